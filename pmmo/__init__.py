@@ -1,0 +1,1 @@
+"""PM+MO: multimodal movie-genre classification with two objectives (Armitage et al. 2020)."""

@@ -1,0 +1,152 @@
+"""The stage `extract`: a movie file in the published layout -> data/tensors.
+
+Columns pass through in pieces of about a megabyte: checked while they are in the processor's
+cache, written, forgotten.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pmmo.checks import (
+    Refusal,
+    all_finite,
+    check_finite,
+    check_ids,
+    check_labels,
+    check_layout,
+    nan_rows,
+)
+from pmmo.errors import PmmoError
+from pmmo.layout import Column, Layout
+from pmmo.sandbox import inspect
+from pmmo.sources import BUFFER, LocalFile
+from pmmo.tensors import write_catalogue, write_tensor
+
+NAN_TEXT = ("zeros", "error")
+GB = 1e9
+
+
+def extract(movies: Path, folder: Path, *, nan_text: str, memory_limit_gb: float) -> None:
+    """Check the file `movies` and write its columns to `folder` as tensors and a catalogue.
+
+    `nan_text` says what becomes of movies whose text vector is NaN throughout: `zeros` or
+    `error`. `memory_limit_gb` bounds the four columns together. PmmoError names what is wrong;
+    then `folder` is as before.
+    """
+    if nan_text not in NAN_TEXT:
+        raise PmmoError(
+            f"data.nan_text is {nan_text!r}; expected one of {', '.join(NAN_TEXT)} (params.yaml)."
+        )
+    fresh = folder.with_name(folder.name + ".tmp")
+    try:
+        with LocalFile(movies, "Run `dvc repro fetch`.") as source:
+            facts = inspect(source)
+            layout = check_layout(facts, source.name, source.size, memory_limit_gb * GB)
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            _write(source, layout, fresh, nan_text)
+            source.check_unchanged()
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    except OSError as error:
+        raise PmmoError(
+            f"{folder}: cannot be written ({error.strerror}). Free some space, or make the "
+            "folder writable, and run again."
+        ) from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> None:
+    ids = _ids(source, layout)
+    columns = layout.columns
+    without_text: list[int] = []
+    unlabelled: list[int] = []
+
+    def write(key: str, kind: str, column: Column, chunks: Iterator[np.ndarray]) -> None:
+        write_tensor(folder / f"{key}.safetensors", key, kind, column.shape, chunks)
+
+    text = _text(source, columns["features"], ids, nan_text, without_text)
+    write("text", "F32", columns["features"], text)
+    write("image", "F32", columns["vgg_features"], _image(source, columns["vgg_features"], ids))
+    genres = _genres(source, columns["genres"], ids, unlabelled)
+    write("genres", "U8", columns["genres"], genres)
+    write_catalogue(
+        folder,
+        {
+            "ids": ids,
+            "genres": list(layout.genre_names),
+            "splits": {name: list(bounds) for name, bounds in layout.splits.items()},
+            "provenance": layout.provenance or _unknown(source, layout),
+            "nan_text": {
+                "policy": nan_text,
+                "count": len(without_text),
+                "ids": [ids[row] for row in without_text],
+            },
+            "unlabelled": len(unlabelled),
+        },
+    )
+
+
+def _unknown(source: LocalFile, layout: Layout) -> Mapping[str, object]:
+    return {
+        "kind": "file",
+        "source": source.name,
+        "rows": layout.rows,
+        "sha256": {},
+        "pinned": False,
+        "note": "The file does not say where it comes from.",
+    }
+
+
+def chunks(source: LocalFile, column: Column) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, rows (n, ...)) of a column, about a megabyte at a time, in one buffer."""
+    step = max(1, BUFFER // column.row_bytes) * column.row_bytes
+    first = 0
+    for view in source.stream(column.offset, column.nbytes, step):
+        rows = np.frombuffer(view, column.dtype).reshape(-1, *column.shape[1:])
+        yield first, rows
+        first += len(rows)
+
+
+def _ids(source: LocalFile, layout: Layout) -> list[str]:
+    column = layout.columns["imdb_ids"]
+    parts = [rows.copy() for _, rows in chunks(source, column)]
+    return check_ids(np.concatenate(parts), source.name)
+
+
+def _text(
+    source: LocalFile, column: Column, ids: list[str], nan_text: str, without: list[int]
+) -> Iterator[np.ndarray]:
+    for first, rows in chunks(source, column):
+        if not all_finite(rows):
+            empty = nan_rows(rows)
+            if len(empty) and nan_text == "error":
+                row = first + int(empty[0])
+                raise Refusal(
+                    source.name,
+                    f"dataset 'features', row {row} (id {ids[row]!r}): the text vector is NaN.",
+                    "data.nan_text: zeros (params.yaml) lets such movies through as zeros.",
+                )
+            rows[empty] = 0
+            without.extend((first + empty).tolist())
+            check_finite(rows, first, "features", source.name, ids)
+        yield rows
+
+
+def _image(source: LocalFile, column: Column, ids: list[str]) -> Iterator[np.ndarray]:
+    for first, rows in chunks(source, column):
+        check_finite(rows, first, "vgg_features", source.name, ids)
+        yield rows
+
+
+def _genres(
+    source: LocalFile, column: Column, ids: list[str], unlabelled: list[int]
+) -> Iterator[np.ndarray]:
+    for first, rows in chunks(source, column):
+        check_labels(rows, first, source.name, ids)
+        unlabelled.extend((first + np.flatnonzero(~rows.any(axis=1))).tolist())
+        yield rows.astype(np.uint8)

@@ -1,0 +1,81 @@
+"""The child process that looks into files: what it may not do, and what becomes of its end."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from movie_files import write_good
+
+from pmmo.sandbox import inspect
+from pmmo.sources import BadFile, LocalFile
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Interfering(LocalFile):
+    """A file that does something to the child process when it asks for its third piece."""
+
+    signal_number: int
+    reads = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.reads += 1
+        if self.reads == 4:  # the first is the parent's own
+            (child,) = psutil.Process().children()
+            child.send_signal(self.signal_number)
+        return super().read(offset, length)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGSEGV, "the HDF5 library crashes on it: SIGSEGV"),
+        (signal.SIGABRT, "the HDF5 library crashes on it: SIGABRT"),
+        (signal.SIGXCPU, "too much processor time"),
+        (signal.SIGSTOP, "takes more than 2 s"),
+    ],
+)
+def test_end_of_the_child_is_an_error_in_words(tmp_path, number, words):
+    with Interfering(write_good(tmp_path / "movies.hdf5")) as file:
+        file.signal_number = number
+        with pytest.raises(BadFile, match=words):
+            inspect(file, seconds=2)
+    assert not psutil.Process().children()
+
+
+def test_memory_limit(tmp_path):
+    with LocalFile(write_good(tmp_path / "movies.hdf5")) as file:
+        with pytest.raises(BadFile, match=r"more than 0 MiB of memory|ended with|Unable|crashes"):
+            inspect(file, memory=1 << 16)
+        assert "columns" in inspect(file)
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "open('/etc/passwd')",
+        "open('written', 'w')",
+        "import socket; socket.socket()",
+        "bytearray(1 << 28)",
+        "import h5py; h5py.File(sys.argv[1])",
+        "while True: pass",
+    ],
+)
+def test_the_child_can_do_no_harm(tmp_path, deed):
+    path = write_good(tmp_path / "movies.hdf5")
+    code = (
+        "import sys; from pmmo.inspection import limit_process, rehearse\n"
+        "rehearse(); limit_process(1 << 24, 1)\n"
+        f"{deed}\nprint('done')"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert run.returncode != 0
+    assert "done" not in run.stdout
+    assert not (tmp_path / "written").exists()
