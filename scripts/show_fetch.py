@@ -1,0 +1,209 @@
+"""Show what `fetch` moves: a full-size file in the published layout behind a real nginx.
+
+    python -m scripts.show_fetch            the ranges, and a whole download beside them
+    python -m scripts.show_fetch --ranges   the ranges alone
+    python -m scripts.show_fetch --json     the figures for a program
+
+Needs nginx (Debian's package `nginx`) and 2 GB of disk: the 15 GB that nobody needs are holes.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pmmo.layout import COLUMNS, split_rows
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS, GENRES = 25_959, 23
+SPLITS = {"train": (0, 15_552), "dev": (15_552, 18_160), "test": (18_160, ROWS)}
+UNUSED = {  # 14.6 GB of holes, between and after the columns
+    "images": ((ROWS, 3, 256, 160), "<f4"),
+    "sequences": ((ROWS, 300), "<i4"),
+    "three_grams": ((ROWS, 9_799), "<f4"),
+    "word_grams": ((ROWS, 7_369), "<f4"),
+}
+# getrusage would count the memory of the process that started this one
+PRINT_PEAK = """
+import re
+print(int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024)
+"""
+FETCH = """
+import sys
+from pathlib import Path
+from pmmo.fetch import fetch
+url, target, work = sys.argv[1:]
+fetch(Path(target), source=url, memory_limit_gb=4.0, work=Path(work))
+"""
+DOWNLOAD = """
+import requests, sys
+with requests.get(sys.argv[1], stream=True) as response:
+    for _ in response.iter_content(1 << 20):
+        pass
+"""
+CONFIGURATION = """
+daemon off;
+{user}
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    log_format bytes "$status $bytes_sent";
+    access_log {folder}/access.log bytes;
+    client_body_temp_path {folder}/t1;
+    proxy_temp_path {folder}/t2;
+    fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4;
+    scgi_temp_path {folder}/t5;
+    server {{ listen 127.0.0.1:{port}; root {folder}/files; }}
+}}
+"""
+
+
+def write_full_size(path: Path, unused: Mapping = UNUSED) -> None:
+    """The published file's datasets at their sizes: random columns, everything else a hole."""
+    random = np.random.default_rng(0)
+    values = {
+        "features": lambda n: random.random((n, 300), np.float32),
+        "genres": lambda n: random.integers(0, 2, (n, GENRES), np.int32),
+        "vgg_features": lambda n: random.random((n, 4096), np.float32),
+    }
+    ids = np.array([b"%07d" % row for row in range(ROWS)])
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    names = sorted([*COLUMNS, *unused])
+    with h5py.File(path, "w") as file:
+        for name in names:
+            if name in unused:
+                file.create_dataset(name, *unused[name], dcpl=early.copy())
+            elif name == "imdb_ids":
+                file[name] = ids
+            else:
+                empty = values[name](0)
+                column = file.create_dataset(name, (ROWS, *empty.shape[1:]), empty.dtype)
+                for start in range(0, ROWS, 2048):
+                    column[start : start + 2048] = values[name](min(2048, ROWS - start))
+        file["genres"].attrs["target_names"] = json.dumps([f"Genre {i}" for i in range(GENRES)])
+        file.attrs["split"] = split_rows(names, SPLITS)
+
+
+@contextmanager
+def nginx(folder: Path):
+    """Serve `folder`/files on loopback; yields the address. The log has status and bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    user = "user root;" if os.geteuid() == 0 else ""
+    text = CONFIGURATION.format(folder=folder, port=port, user=user)
+    (folder / "nginx.conf").write_text(text)
+    command = [shutil.which("nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def measured(code: str, arguments: list[str], folder: Path) -> dict[str, float]:
+    """Run code in a process; what nginx sent to it, its requests, seconds and peak memory."""
+    log = folder / "access.log"
+    before = log.stat().st_size
+    start = time.monotonic()
+    command = [sys.executable, "-c", code + PRINT_PEAK, *arguments]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    seconds = time.monotonic() - start
+    time.sleep(0.2)  # nginx writes a request's line after its last byte
+    lines = log.read_text()[before:].split()
+    return {
+        "requests": len(lines) // 2,
+        "bytes": sum(map(int, lines[1::2])),
+        "seconds": round(seconds, 2),
+        "peak_memory_bytes": int(run.stdout),
+    }
+
+
+def same_columns(first: Path, second: Path) -> bool:
+    with h5py.File(first) as one, h5py.File(second) as two:
+        return all(
+            one[name].dtype == two[name].dtype
+            and one[name].shape == two[name].shape
+            and all(
+                one[name][start : start + 2048].tobytes()
+                == two[name][start : start + 2048].tobytes()
+                for start in range(0, len(one[name]), 2048)
+            )
+            for name in COLUMNS
+        )
+
+
+def demonstrate(folder: Path, whole: bool) -> dict:
+    source, target = folder / "files" / "movies.hdf5", folder / "fetched.hdf5"
+    source.parent.mkdir()
+    write_full_size(source)
+    folder.chmod(0o755)
+    with nginx(folder) as address:
+        url = f"{address}/movies.hdf5"
+        arguments = [url, str(target), str(folder / "work")]
+        figures = {
+            "file_bytes": source.stat().st_size,
+            "column_bytes": sum(_bytes(source, name) for name in COLUMNS),
+            "ranges": measured(FETCH, arguments, folder),
+            "identical": same_columns(source, target),
+        }
+        if whole:
+            figures["whole"] = measured(DOWNLOAD, [url], folder)
+    return figures
+
+
+def _bytes(path: Path, name: str) -> int:
+    with h5py.File(path) as file:
+        return file[name].nbytes
+
+
+def table(figures: dict) -> str:
+    lines = [
+        f"file {figures['file_bytes']:,} bytes, its four columns {figures['column_bytes']:,}; "
+        f"columns identical: {figures['identical']}",
+        f"{'':16}{'on the wire':>18}{'requests':>10}{'seconds':>9}{'peak memory':>13}",
+    ]
+    for name in ("ranges", "whole"):
+        if name in figures:
+            found = figures[name]
+            lines.append(
+                f"{name:16}{found['bytes']:>18,}{found['requests']:>10}{found['seconds']:>9}"
+                f"{found['peak_memory_bytes'] / 1e6:>10.0f} MB"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ranges", action="store_true", help="no whole download beside it")
+    parser.add_argument("--json", action="store_true", help="figures as JSON")
+    options = parser.parse_args()
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is not installed (apt-get install nginx).")
+    with tempfile.TemporaryDirectory() as folder:
+        figures = demonstrate(Path(folder), whole=not options.ranges)
+    print(json.dumps(figures) if options.json else table(figures))
+
+
+if __name__ == "__main__":
+    main()
