@@ -1,0 +1,222 @@
+"""params.yaml -> validated, resolved settings: the only reader of params.yaml."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pmmo.errors import PmmoError
+from pmmo.settings import SYSTEMS, Rule, Settings, check_value, tunable
+
+SCALES = ("demo", "paper")
+WIDTHS = ("wide", "narrow", "base")
+WIDTH_RULE = Rule(WIDTHS, int, low=1)
+AUTO = "auto"
+HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
+NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+EXPERIMENT = "experiment"
+BLOCKS = ("scales", "systems", "variants")
+
+Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the movies come from; settings/data.json."""
+
+    source: str
+    rows: int | None
+    seed: int | None
+    nan_text: str
+    memory_limit_gb: float
+    allow_full_download: bool
+    mirrors: list[str]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Of the claims: confidence level, bootstrap draws over movies, seed."""
+
+    level: float
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Params:
+    """params.yaml, resolved: the rows in order, the system under study, the data."""
+
+    rows: dict[str, Settings]
+    experiment: Settings
+    data: DataSettings
+    intervals: Intervals
+    origins: dict[str, Origins]
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and resolve everything; PmmoError names the first parameter that is wrong."""
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise PmmoError(f"{path} is not valid YAML: {error}") from error
+    check_keys("", tree, {"scale", "data", "intervals", *BLOCKS, *tunable()})
+    check_value("scale", tree["scale"], Rule(SCALES))
+    check_keys("scales", tree["scales"], set(SCALES))
+    check_keys("systems", tree["systems"], set(SYSTEMS))
+    check_blocks(tree)
+    resolved = {}
+    origins = {}
+    for name, row in tree["variants"].items():
+        check_name(name)
+        resolved[name], origins[name] = resolve_row(tree, name, row)
+    resolved[EXPERIMENT], origins[EXPERIMENT] = resolve_experiment(tree)
+    experiment = resolved.pop(EXPERIMENT)
+    return Params(resolved, experiment, resolve_data(tree), resolve_intervals(tree), origins)
+
+
+def resolve_row(tree: dict, name: str, row: Any) -> tuple[Settings, Origins]:
+    """A block of `variants` over the layers of its system and the scale."""
+    where = f"variants.{name}"
+    if not isinstance(row, dict):
+        raise PmmoError(f"{where} is {row!r}; it must be a block with label, system and settings")
+    check_keys(where, row, {"label", *tunable()}, required={"label", "system", "width"})
+    check_value(f"{where}.system", row["system"], Rule(SYSTEMS))
+    if not isinstance(row["label"], str) or not row["label"]:
+        raise PmmoError(f"{where}.label is {row['label']!r}; it must be a text")
+    own = {key: value for key, value in row.items() if key not in ("label", "system")}
+    return resolve(tree, name, row["label"], row["system"], [(where, own)])
+
+
+def resolve_experiment(tree: dict) -> tuple[Settings, Origins]:
+    """The keys at the top of params.yaml that are not `auto` and that the system has."""
+    check_value("system", tree["system"], Rule(SYSTEMS))
+    own = {}
+    for key, (rule, systems) in tunable().items():
+        if key == "system" or tree[key] == AUTO:
+            continue
+        check_value(key, tree[key], WIDTH_RULE if key == "width" else rule)
+        # `-S system=gmu` alone must do: elbo and penalty have defaults at the top, not `auto`
+        if tree["system"] in systems or key not in ("elbo", "penalty"):
+            own[key] = tree[key]
+    return resolve(tree, EXPERIMENT, "System under study", tree["system"], [("", own)])
+
+
+def resolve(
+    tree: dict, name: str, label: str, system: str, own: list[tuple[str, dict]]
+) -> tuple[Settings, Origins]:
+    scale, known = tree["scale"], tunable()
+    sizes = tree["scales"][scale]
+    layers = [
+        (f"systems.{system}", tree["systems"][system]),
+        (f"scales.{scale}.all", sizes["all"]),
+        (f"scales.{scale}.{system}", sizes.get(system) or {}),
+        *own,
+    ]
+    values: dict[str, Any] = {}
+    origins: Origins = {}
+    for where, layer in layers:
+        check_keys(where, layer, set(known) - {"system"}, required=set())
+        for key, value in layer.items():
+            rule, systems = known[key]
+            path = f"{where}.{key}" if where else key
+            if system not in systems:
+                raise PmmoError(f"{path}: the system {system!r} has no such setting; remove it")
+            check_value(path, value, WIDTH_RULE if key == "width" else rule)
+            values[key], origins[key] = value, path
+    if values.get("width") in WIDTHS:
+        origin = f"scales.{scale}.widths.{values['width']}"
+        values["width"] = sizes["widths"][values["width"]]
+        check_value(origin, values["width"], Rule(kind=int, low=1))
+        origins["width"] += f" -> {origin}"
+    for key, (_, systems) in known.items():
+        if key != "system" and system in systems and key not in values:
+            raise PmmoError(f"systems.{system}.{key} is missing from params.yaml")
+    return Settings(name=name, label=label, system=system, **values), origins
+
+
+def resolve_data(tree: dict) -> DataSettings:
+    """The `data` block, with `auto` taken from the scale."""
+    block, default = tree["data"], tree["scales"][tree["scale"]]["data"]
+    check_keys("data", block, set(DataSettings.__annotations__))
+    source = default["source"] if block["source"] == AUTO else block["source"]
+    if not isinstance(source, str) or not source:
+        raise PmmoError(
+            f"data.source is {source!r}; allowed: auto, synthetic, mmimdb, a path or a URL"
+        )
+    rows = default["rows"] if block["rows"] == AUTO else block["rows"]
+    check_value("data.rows", rows, Rule(kind=int, low=1))
+    check_value("data.seed", block["seed"], Rule(kind=int, low=0))
+    check_value("data.nan_text", block["nan_text"], Rule(("zeros", "error")))
+    check_value("data.memory_limit_gb", block["memory_limit_gb"], Rule(kind=float, above=0.0))
+    check_value("data.allow_full_download", block["allow_full_download"], Rule((True, False)))
+    check_keys("data.sha256", block["sha256"], set(HASHED_COLUMNS))
+    if not isinstance(block["mirrors"], list):
+        raise PmmoError(f"data.mirrors is {block['mirrors']!r}; it must be a list of URLs")
+    synthetic = source == "synthetic"
+    return DataSettings(
+        source=source,
+        rows=rows if synthetic else None,
+        seed=block["seed"] if synthetic else None,
+        nan_text=block["nan_text"],
+        memory_limit_gb=float(block["memory_limit_gb"]),
+        allow_full_download=block["allow_full_download"],
+        mirrors=block["mirrors"],
+        sha256=dict(block["sha256"]),
+    )
+
+
+def resolve_intervals(tree: dict) -> Intervals:
+    block = tree["intervals"]
+    check_keys("intervals", block, set(Intervals.__annotations__))
+    check_value("intervals.level", block["level"], Rule(kind=float, above=0.0, below=1.0))
+    check_value("intervals.draws", block["draws"], Rule(kind=int, low=100))
+    check_value("intervals.seed", block["seed"], Rule(kind=int, low=0))
+    return Intervals(**block)
+
+
+def check_blocks(tree: dict) -> None:
+    """The blocks that are read by name further on, before anything is."""
+    if not isinstance(tree["variants"], Mapping):
+        raise PmmoError(f"variants is {tree['variants']!r}; it must be a block of rows")
+    where = f"scales.{tree['scale']}"
+    sizes = tree["scales"][tree["scale"]]
+    check_keys(
+        where, sizes, {"data", "widths", "all", *SYSTEMS}, required={"data", "widths", "all"}
+    )
+    check_keys(f"{where}.data", sizes["data"], {"source", "rows"})
+    check_keys(f"{where}.widths", sizes["widths"], set(WIDTHS))
+
+
+def check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or set(name) - NAME_CHARACTERS:
+        raise PmmoError(f"variants.{name}: a row's name is made of a-z, 0-9 and - only")
+    if name in (EXPERIMENT, "data", "reports"):
+        raise PmmoError(f"variants.{name}: this name is taken; choose another")
+
+
+def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | None = None) -> None:
+    """PmmoError for a block that is no mapping, an unknown key, or a missing one."""
+    place = where or "params.yaml"
+    if not isinstance(block, Mapping):
+        raise PmmoError(f"{place} is {block!r}; it must be a block of settings")
+    if unknown := sorted(set(map(str, block)) - allowed):
+        raise PmmoError(
+            f"{place} has an unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}"
+        )
+    if missing := sorted((allowed if required is None else required) - set(block)):
+        raise PmmoError(f"{place} lacks the key {missing[0]!r}")
+
+
+def show_as_changed(path: Path) -> None:
+    """Make git compare the file's content instead of trusting its times.
+
+    A file of the same size whose times git has noted counts as unchanged, and git may compare
+    whole seconds only; a second ahead of now is later than anything it can have noted.
+    """
+    now = time.time()
+    os.utime(path, (now, now + 1))

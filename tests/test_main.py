@@ -1,0 +1,35 @@
+"""`python -m pmmo params`."""
+
+import sys
+
+import pytest
+
+from pmmo.__main__ import main, show_params
+from pmmo.errors import PmmoError
+
+
+def line(text: str, key: str) -> list[str]:
+    return next(row.split() for row in text.splitlines() if row.split()[0] == key)
+
+
+def test_a_setting_is_shown_with_the_key_it_comes_from():
+    text = show_params("pmmo-v2-l2")
+    assert line(text, "elbo") == ["elbo", "v2", "variants.pmmo-v2-l2.elbo"]
+    assert line(text, "kl_weight")[-1] == "systems.pmmo.kl_weight"
+    assert line(text, "width")[-1] == "scales.demo.widths.wide"
+    assert line(text, "batch_norm")[1] == "true"
+
+
+def test_settings_that_a_system_has_not_got_are_not_shown():
+    assert "elbo" not in show_params("gmu")
+
+
+def test_an_unknown_row_is_refused_with_the_rows_there_are():
+    with pytest.raises(PmmoError, match=r"no row 'gnu'.*gmu"):
+        show_params("gnu")
+
+
+def test_the_command_shows_the_system_under_study(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pmmo", "params"])
+    main()
+    assert "System under study" in capsys.readouterr().out
