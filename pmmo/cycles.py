@@ -1,0 +1,151 @@
+"""The cycles of one row: run them, side by side on a CPU, keep each as it finishes, resume.
+
+A finished cycle is stored under a key made of everything it depends on, so that a stage that was
+killed resumes with the cycles it lacks and never picks up those of another setting. DVC removes a
+stage's outputs before it runs it; the store lies outside them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from multiprocessing import Process, get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from pmmo.errors import PmmoError
+from pmmo.monitor import Monitor
+from pmmo.settings import Settings
+from pmmo.systems import Batch
+from pmmo.training import Cycle, Report, train_cycle
+
+Splits = Mapping[str, Batch]
+
+
+def cycle_key(settings: Settings, data: Path) -> str:
+    """Hash of the settings, the tensor files, the code that is loaded and torch's version."""
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    digest.update(torch.__version__.encode())
+    for path in sorted(data.iterdir()):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for name in sorted(n for n in sys.modules if n.split(".")[0] == "pmmo"):
+        digest.update(Path(sys.modules[name].__file__).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def save_cycle(cycle: Cycle, folder: Path) -> None:
+    """Write a finished cycle to `folder`, which appears whole or not at all."""
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file(cycle.predictions, temporary / "predictions.safetensors")
+    save_file(cycle.state, temporary / "state.safetensors")
+    rest = {
+        "summary": cycle.summary,
+        "curves": cycle.curves,
+        "seconds_per_epoch": cycle.seconds_per_epoch,
+    }
+    (temporary / "cycle.json").write_text(json.dumps(rest))
+    temporary.rename(folder)
+
+
+def load_cycle(folder: Path) -> Cycle:
+    return Cycle(
+        predictions=load_file(folder / "predictions.safetensors"),
+        state=load_file(folder / "state.safetensors"),
+        **json.loads((folder / "cycle.json").read_text()),
+    )
+
+
+def run_cycles(settings: Settings, splits: Splits, store: Path, workers: int) -> list[Cycle]:
+    """All cycles of a row, in order: those in `store` as they are, the missing ones trained.
+
+    With several workers the cycles run side by side in forked processes that share the movies;
+    the numbers are the same with any number of workers. Raises PmmoError if a cycle fails.
+    """
+    folders = {cycle: store / f"cycle-{cycle}" for cycle in range(settings.cycles)}
+    missing = [cycle for cycle, folder in folders.items() if not folder.exists()]
+
+    def train(cycle: int, report: Report) -> None:
+        save_cycle(train_cycle(settings, splits, cycle, report), folders[cycle])
+
+    with Monitor(settings.name, settings.epochs * len(missing)) as monitor:
+        if workers > 1 and len(missing) > 1:
+            side_by_side(train, missing, workers, monitor.epoch)
+        else:
+            for cycle in missing:
+                train(cycle, lambda _, f1, cycle=cycle: monitor.epoch(cycle, f1))
+    return [load_cycle(folder) for folder in folders.values()]
+
+
+def side_by_side(
+    train: Callable[[int, Report], None],
+    cycles: list[int],
+    workers: int,
+    on_epoch: Callable[[int, float], None],
+) -> None:
+    """Run `train(cycle, report)` of each cycle in a forked process, `workers` at a time.
+
+    Raises PmmoError with a cycle's message, or naming the cycle whose process died; the others
+    are stopped.
+    """
+    context = get_context("fork")
+    waiting = list(cycles)
+    running: dict[Connection, tuple[int, Process]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                cycle = waiting.pop(0)
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=in_child, args=(train, cycle, writer, os.getpid()), daemon=True
+                )
+                process.start()
+                writer.close()
+                running[reader] = (cycle, process)
+            for reader in wait(list(running)):
+                cycle, process = running[reader]
+                try:
+                    message = reader.recv()
+                except EOFError:  # the process has ended
+                    del running[reader]
+                    process.join()
+                    if process.exitcode != 0:
+                        raise PmmoError(
+                            f"the process of cycle {cycle} ended with code {process.exitcode} "
+                            "(killed, or out of memory?); finished cycles are kept: run again"
+                        ) from None
+                    continue
+                if isinstance(message, str):
+                    raise PmmoError(message)
+                on_epoch(cycle, message)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def in_child(
+    train: Callable[[int, Report], None], cycle: int, writer: Connection, parent: int
+) -> None:
+    """One cycle in its own process; sends dev F1 after each epoch, or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops its children
+
+    def report(_: int, dev_f1: float) -> None:
+        if os.getppid() != parent:  # the parent was killed: leave nothing running
+            os._exit(1)
+        writer.send(dev_f1)
+
+    try:
+        train(cycle, report)
+    except PmmoError as error:
+        writer.send(str(error))

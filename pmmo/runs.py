@@ -1,0 +1,153 @@
+"""Train one row and write its folder, `runs/<row>`."""
+
+import csv
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from pmmo.cycles import Splits, cycle_key, run_cycles
+from pmmo.data import load_movies
+from pmmo.device import choose_device, describe, prepare_process
+from pmmo.layout import SPLITS
+from pmmo.metrics import AVERAGES
+from pmmo.settings import Settings, load_settings, save_settings
+from pmmo.systems import Batch, System
+from pmmo.training import TERMS, Cycle, build_system, sizes_of
+from pmmo.writing import write_json, write_text
+
+STORE = Path(".work/cycles")  # finished cycles of unfinished rows
+WORKERS = "PMMO_WORKERS"  # environment: cycles side by side on a CPU; changes no number
+COLUMNS = (
+    "cycle",
+    "epoch",
+    "dev_micro",
+    "dev_macro",
+    "dev_weighted",
+    "dev_samples",
+    "train_weighted",
+    *TERMS,
+)
+
+
+def train_row(settings_file: Path, data: Path, output: Path) -> dict[str, object]:
+    """Train the row of a settings file on the tensors in `data`; returns its summary.
+
+    `output` appears whole or not at all. Finished cycles survive a kill and are taken up again.
+    """
+    start = time.perf_counter()
+    settings = load_settings(settings_file)
+    prepare_process()
+    device = choose_device(settings.device)
+    splits = load_splits(data, device)
+    workers = number_of_workers(settings, device)
+    store = STORE / cycle_key(settings, data)
+    cycles = run_cycles(settings, splits, store, workers)
+    environment = describe(device, workers) | {
+        "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
+        "seconds_total": time.perf_counter() - start,
+    }
+    summary = write_run(settings, cycles, splits, environment, output)
+    shutil.rmtree(store)
+    return summary
+
+
+def load_splits(data: Path, device: torch.device) -> Splits:
+    """The three sets on the device, genres as float32."""
+    movies = load_movies(data)
+    splits = {}
+    for name in SPLITS:
+        text, image, genres = movies.split(name)
+        splits[name] = Batch(text.to(device), image.to(device), genres.to(device).float())
+    return splits
+
+
+def number_of_workers(settings: Settings, device: torch.device) -> int:
+    """One process per core on a CPU, at most one per cycle; one process on a GPU."""
+    if device.type != "cpu":
+        return 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(settings.cycles, int(os.environ.get(WORKERS, available)))
+
+
+def empty_system(settings: Settings, splits: Splits) -> System:
+    """The system without memory or values, for counting."""
+    with torch.device("meta"), torch.random.fork_rng():
+        return build_system(settings, sizes_of(splits))
+
+
+def write_run(
+    settings: Settings,
+    cycles: list[Cycle],
+    splits: Splits,
+    environment: dict[str, object],
+    output: Path,
+) -> dict[str, object]:
+    """The files of a row, under a temporary name first; returns the summary."""
+    system = empty_system(settings, splits)
+    summary = {
+        "name": settings.name,
+        "label": settings.label,
+        "rows": {name: len(batch.text) for name, batch in splits.items()},
+        "parameters": sum(p.numel() for p in system.parameters()),
+        "random_weights": getattr(system.fusion, "random_weights", 0),
+        "cycles": [cycle.summary for cycle in cycles],
+    }
+    folder = output.with_name(f"{output.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_settings(settings, folder / "settings.json")
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "environment.json", environment)
+    write_curves(folder / "curves.csv", cycles)
+    for cycle in cycles:
+        number = cycle.summary["cycle"]
+        save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
+    best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
+    save_file(best.state, folder / "model.safetensors")
+    write_text(folder / "model.json", json.dumps(model_card(settings, splits, best), indent=1))
+    shutil.rmtree(output, ignore_errors=True)
+    folder.rename(output)
+    return summary
+
+
+def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, object]:
+    """What it takes to rebuild the best cycle's model: settings and sizes."""
+    return {
+        "settings": asdict(settings),
+        "sizes": sizes_of(splits)._asdict(),
+        "cycle": best.summary["cycle"],
+        "epoch": best.summary["best_epoch"],
+        "dev": best.summary["dev"],
+    }
+
+
+def write_curves(path: Path, cycles: list[Cycle]) -> None:
+    """Scores and loss terms of every cycle and epoch, as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        for cycle in cycles:
+            writer.writerows(cycle.curves)
+
+
+def write_experiment(run: Path, reports: Path) -> None:
+    """Metrics and mean curves of the system under study, for DVC.
+
+    `experiment.json` holds the four F-scores on test and the weighted one on dev, means over the
+    cycles; `experiment_curves.csv` the weighted F1 of each epoch, mean over the cycles.
+    """
+    cycles = json.loads((run / "summary.json").read_text())["cycles"]
+    scores = {f"f1_{name}": fmean(cycle["test"][name] for cycle in cycles) for name in AVERAGES}
+    scores["dev_f1_weighted"] = fmean(cycle["dev"]["weighted"] for cycle in cycles)
+    curves = pd.read_csv(run / "curves.csv")
+    means = curves.groupby("epoch")[["dev_weighted", "train_weighted", "loss"]].mean()
+    write_text(reports / "experiment_curves.csv", means.round(6).to_csv(lineterminator="\n"))
+    write_json(reports / "experiment.json", scores)
