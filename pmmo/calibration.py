@@ -1,0 +1,53 @@
+"""Are the probabilities to be believed: NLL, Brier score, calibration error, reliability.
+
+Every (movie, genre) pair is one yes-or-no forecast; all pairs weigh the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, log_loss
+
+BINS = 15
+MEASURES = ("nll", "brier", "ece")
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Non-empty bins of forecasts: mean forecast, observed frequency, share of the pairs."""
+
+    predicted: np.ndarray
+    observed: np.ndarray
+    share: np.ndarray
+
+
+def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
+    """Equal-width bins of (N, G) probabilities against 0/1 `truth`, by scikit-learn."""
+    truth, probabilities = truth.ravel(), probabilities.ravel()
+    observed, predicted = calibration_curve(truth, probabilities, n_bins=bins)
+    # calibration_curve keeps the counts to itself; its bins hold their right edge
+    edges = np.linspace(0, 1, bins + 1)
+    counts = np.bincount(np.searchsorted(edges[1:-1], probabilities), minlength=bins)
+    return Reliability(predicted, observed, counts[counts > 0] / len(truth))
+
+
+def calibration_error(curve: Reliability) -> float:
+    """Expected calibration error: the mean gap of forecast and frequency, by share."""
+    return float(np.sum(curve.share * np.abs(curve.predicted - curve.observed)))
+
+
+def measures(truth: np.ndarray, probabilities: np.ndarray) -> Mapping[str, float]:
+    """NLL (nats per pair), Brier score and ECE of (N, G) probabilities."""
+    flat, forecast = truth.ravel(), probabilities.ravel().astype(np.float64)
+    return {
+        "nll": float(log_loss(flat, forecast)),
+        "brier": float(brier_score_loss(flat, forecast)),
+        "ece": calibration_error(reliability(truth, probabilities)),
+    }
+
+
+def pooled(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """One reliability curve over the cycles of (C, N, G) probabilities."""
+    return reliability(np.broadcast_to(truth, probabilities.shape), probabilities)

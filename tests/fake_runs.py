@@ -1,0 +1,195 @@
+"""Write runs/ and data/tensors/ in the pipeline's format, with simulated predictions.
+
+    python -m tests.fake_runs FOLDER [--movies 2600] [--cycles 5]
+
+Every cycle of every row shares the movies' difficulty and adds its own noise, so that both
+sources of chance (movies and cycles) are present and the true ordering of the rows is known.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from pmmo.metrics import f1_per_genre, f1_scores
+from pmmo.paper import GENRE_COUNTS, ROWS
+from pmmo.results import CURVES
+
+OTHER_ROWS = {
+    "gmu-unregularised": "GMU without regularisation",
+    "gmu-wide": "GMU (3000)",
+    "pmmo-literal": "PM+MO, the text taken literally",
+    "pmmo-released": "PM+MO, the released code",
+}
+VARIANTS = [(name, row.label) for name, row in ROWS.items()] + list(OTHER_ROWS.items())
+SKILL = {"gmu-unregularised": 0.8, "pmmo-literal": 0.3, "mmo": 0.98, "pmmo-v1": 0.97}
+SECONDS = {"gmu": 1.1, "gmu-unregularised": 1.0, "gmu-wide": 3.0, "mmo": 4.0}
+SAMPLES_K = 10
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def simulate(rng, truth, rate, skill, cycle_noise, movie_noise):
+    """Probabilities (N, G): the movies' shared noise plus one cycle's bias and noise."""
+    bias = rng.normal(0, cycle_noise, truth.shape[1])
+    own = rng.normal(0, 0.5, truth.shape)
+    evidence = 3.2 * skill * (truth - 0.5) + movie_noise + own + bias
+    return sigmoid(evidence + np.log(rate / (1 - rate)) + 0.4).astype(np.float32)
+
+
+def write_tensors(folder: Path, movies: int, genres: dict[str, int], rng) -> dict:
+    rate = np.array(list(genres.values())) / 25_959
+    labels = (rng.random((movies, len(genres))) < rate).astype(np.uint8)
+    labels[labels.sum(axis=1) == 0, 0] = 1
+    bounds = [0, int(0.6 * movies), int(0.7 * movies), movies]
+    splits = {name: bounds[i : i + 2] for i, name in enumerate(("train", "dev", "test"))}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"genres": labels}, folder / "genres.safetensors")
+    facts = {
+        "ids": [f"{i:07d}" for i in range(movies)],
+        "genres": list(genres),
+        "splits": splits,
+        "provenance": {
+            "kind": "synthetic",
+            "source": "simulated predictions of the tests",
+            "rows": movies,
+            "sha256": {name: "0" * 64 for name in ("features", "genres", "vgg_features")},
+            "pinned": False,
+            "note": "no data behind it",
+        },
+        "nan_text": {"policy": "zeros", "count": 0, "ids": []},
+        "unlabelled": 0,
+    }
+    (folder / "movies.json").write_text(json.dumps(facts))
+    return {name: labels[slice(*bounds)] for name, bounds in splits.items()}
+
+
+def settings_of(name: str, label: str, cycles: int, epochs: int) -> dict:
+    system = "pmmo" if name.startswith("pmmo") else name.split("-")[0]
+    return {
+        "name": name,
+        "label": label,
+        "system": "released" if name == "pmmo-released" else system,
+        "elbo": name.split("-")[1] if system == "pmmo" and "-" in name else None,
+        "penalty": "l2" if "l2" in name else "l1" if "l1" in name else None,
+        "width": 64,
+        "epochs": epochs,
+        "batch_size": 128,
+        "threshold": 0.5,
+        "dropout": 0.5,
+        "cycles": cycles,
+        "seed": 0,
+    }
+
+
+def curve(rng, cycle: int, epochs: int, best: int, peak: float, gap: float, bayes: bool):
+    epoch = np.arange(1, epochs + 1)
+    shape = 1 - np.exp(-2.5 * epoch / best) - 0.004 * np.clip(epoch - best, 0, None)
+    dev = peak * np.minimum(shape / shape[best - 1], 0.999) + rng.normal(0, 0.002, epochs)
+    dev[best - 1] = max(peak, dev.max() + 1e-4)
+    loss = 4 * np.exp(-epoch / 8) + 2
+    table = pd.DataFrame({"cycle": cycle, "epoch": epoch})
+    for column in CURVES:
+        table[column] = np.nan
+    for average, shift in (("micro", 0.01), ("macro", -0.08), ("weighted", 0), ("samples", 0.01)):
+        table[f"dev_{average}"] = dev + shift
+    table["train_weighted"] = dev + gap * epoch / best
+    table["loss"] = table["loss_c"] = loss
+    if bayes:
+        table["loss_a"], table["log_likelihood"] = loss + 1, -loss
+        table["kl"], table["kl_factor"] = 50 * np.exp(-epoch / 10), np.linspace(0.2, 1, epochs)
+        table["penalty"] = 0.01
+    return table
+
+
+def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, epochs, shared):
+    """One row: `shared` is the movies' noise, the same for all rows and cycles."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(name, label, cycles, epochs)
+    bayes = settings["system"] == "pmmo"
+    rate = np.array(list(genres.values())) / 25_959
+    skill = SKILL.get(name, 1.0)
+    best = 4 if name == "gmu-unregularised" else max(5, epochs - 6)
+    summary, curves = [], []
+    for cycle in range(cycles):
+        rng = np.random.default_rng([sum(map(ord, name)), cycle])
+        scores, arrays = {}, {}
+        for split in ("dev", "test"):
+            y = truth[split]
+            p = simulate(rng, y, rate, skill, 0.1, shared[split])
+            arrays[split] = p
+            if bayes:
+                arrays[f"{split}_samples"] = (0.9 * p + 0.1 * rate).astype(np.float32)
+            scores[split] = f1_scores(y, p > settings["threshold"])
+            scores[f"{split}_per_genre"] = f1_per_genre(y, p > settings["threshold"])
+        for column, kept in (("text", 0.5), ("image", 0.8)):
+            arrays[f"test_{column}_mean"] = simulate(
+                rng, truth["test"], rate, kept * skill, 0.1, shared["test"]
+            )
+        arrays["test_gate"] = sigmoid(
+            rng.normal(-0.4, 0.3, len(truth["test"])) + 0.5 * truth["test"][:, -1]
+        ).astype(np.float32)
+        save_file(arrays, folder / f"predictions-{cycle}.safetensors")
+        summary.append({"cycle": cycle, "seed": cycle, "best_epoch": best, **scores})
+        gap = 0.3 if name == "gmu-unregularised" else 0.05
+        curves.append(curve(rng, cycle, epochs, best, scores["dev"]["weighted"], gap, bayes))
+    pd.concat(curves).to_csv(folder / "curves.csv", index=False)
+    seconds = SECONDS.get(name, 5.25)
+    (folder / "settings.json").write_text(json.dumps(settings))
+    (folder / "summary.json").write_text(
+        json.dumps(
+            {
+                "name": name,
+                "label": label,
+                "rows": {split: len(y) for split, y in truth.items()},
+                "random_weights": 100_000 if bayes else 0,
+                "parameters": 250_000 if bayes else 150_000,
+                "cycles": summary,
+            }
+        )
+    )
+    (folder / "environment.json").write_text(
+        json.dumps(
+            {
+                "device": "cpu",
+                "cpu": "simulated CPU",
+                "gpu": None,
+                "cores": 2,
+                "threads": 1,
+                "workers": 1,
+                "python": "3.11.9",
+                "torch": "2.13.0",
+                "pyro": "1.9.2",
+                "cuda": None,
+                "precision": "highest",
+                "platform": "Linux",
+                "seconds_per_epoch": [seconds * (1 + 0.02 * c) for c in range(cycles)],
+                "seconds_total": seconds * epochs * cycles,
+            }
+        )
+    )
+
+
+def write_all(root: Path, movies=2600, cycles=5, epochs=12, variants=None, genres=None) -> None:
+    """root/runs/<variant>/ and root/data/tensors/ of simulated rows."""
+    genres = genres or GENRE_COUNTS
+    rng = np.random.default_rng(7)
+    truth = write_tensors(root / "data" / "tensors", movies, genres, rng)
+    shared = {split: rng.normal(0, 1.0, y.shape) for split, y in truth.items()}
+    for name, label in variants or VARIANTS:
+        write_run(root / "runs/rows" / name, name, label, truth, genres, cycles, epochs, shared)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--movies", type=int, default=2600)
+    parser.add_argument("--cycles", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
+    given = parser.parse_args()
+    write_all(given.folder, given.movies, given.cycles, given.epochs)
