@@ -1,0 +1,41 @@
+"""Stage `aggregate`: runs/rows/ and data/tensors/ -> the numbers of every report, in reports/."""
+
+import json
+import sys
+from pathlib import Path
+
+from pmmo.aggregation import aggregate, check_scores, curve_table, metrics, score_table
+from pmmo.beyond import beyond
+from pmmo.claims import as_metrics, judge_all
+from pmmo.errors import PmmoError
+from pmmo.evidence import Evidence
+from pmmo.results import read_movies, read_runs
+from pmmo.writing import write_json, write_text
+
+
+def main(root: Path = Path()) -> None:
+    settings = json.loads((root / "settings/reports.json").read_text())
+    chance = settings["intervals"]
+    runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
+    movies = read_movies(root / "data" / "tensors")
+    for run in runs.values():
+        check_scores(run, movies)
+    claims = judge_all(Evidence(runs, movies, **chance))
+    numbers = aggregate(runs, movies) | {
+        "intervals": chance,
+        "claims": claims,
+        "beyond": beyond(runs, movies, **chance),
+    }
+    reports = root / "reports"
+    write_json(reports / "metrics.json", metrics(runs))
+    write_json(reports / "claims.json", as_metrics(claims))
+    write_json(reports / "numbers.json", numbers)
+    for name, table in (("scores", score_table(runs)), ("curves", curve_table(runs))):
+        write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PmmoError as error:
+        sys.exit(f"aggregate: {error}")

@@ -1,0 +1,25 @@
+"""Stage `extract`: data/movies.hdf5 -> data/tensors."""
+
+import json
+import sys
+from pathlib import Path
+
+from pmmo.errors import PmmoError
+from pmmo.extract import extract
+
+
+def main() -> None:
+    settings = json.loads(Path("settings/data.json").read_text())
+    extract(
+        Path("data/movies.hdf5"),
+        Path("data/tensors"),
+        nan_text=settings["nan_text"],
+        memory_limit_gb=settings["memory_limit_gb"],
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PmmoError as error:
+        sys.exit(f"extract: {error}")

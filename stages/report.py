@@ -1,0 +1,40 @@
+"""reports/numbers.json -> tables, figures and the page, in reports/."""
+
+import json
+import sys
+from pathlib import Path
+
+from pmmo.errors import PmmoError
+from pmmo.figures import FIGURES, render
+from pmmo.formats import to_csv, to_latex, to_markdown
+from pmmo.page import render_page, revision
+from pmmo.tables import TABLES
+from pmmo.writing import write_bytes, write_text
+
+
+def main(root: Path = Path()) -> None:
+    reports = root / "reports"
+    try:
+        numbers = json.loads((reports / "numbers.json").read_text())
+    except (OSError, ValueError) as error:
+        raise PmmoError(f"{reports / 'numbers.json'}: {error}. Run dvc repro aggregate.") from None
+    tables = [make(numbers) for make in TABLES]
+    for table in tables:
+        write_text(reports / f"{table.name}.md", to_markdown(table, numbers))
+        write_text(reports / f"{table.name}.csv", to_csv(table, numbers))
+        if table.groups:
+            write_text(reports / f"{table.name}.tex", to_latex(table, numbers))
+    svgs = {}
+    for name in FIGURES:
+        for kind, content in render(numbers, name).items():
+            write_bytes(reports / f"{name}.{kind}", content)
+            if kind == "svg":
+                svgs[name] = content
+    write_text(reports / "index.html", render_page(numbers, tables, svgs, revision(root)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PmmoError as error:
+        sys.exit(f"report: {error}")

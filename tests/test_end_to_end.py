@@ -1,0 +1,175 @@
+"""The pipeline as a user runs it: `dvc repro` and `dvc exp run` at a tiny scale, in a clone.
+
+One clone serves all tests here, in the order of the file.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+KEPT = ("pmmo-kl-l2", "gmu", "pmmo-v2")
+BIN = str(Path(sys.executable).parent)
+TEXT_OF_A_USER = {"GIT_AUTHOR_NAME": "u", "GIT_AUTHOR_EMAIL": "u@example.org"} | {
+    "GIT_COMMITTER_NAME": "u",
+    "GIT_COMMITTER_EMAIL": "u@example.org",
+}
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def run(folder: Path, *command: str, ok: bool = True) -> str:
+    """Output of a command in the clone; it must succeed, or fail where `ok` is false."""
+    environment = os.environ | TEXT_OF_A_USER | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    text = done.stdout + done.stderr
+    assert (done.returncode == 0) == ok, text
+    return text
+
+
+def edit_params(folder: Path, change) -> None:
+    path = folder / "params.yaml"
+    tree = yaml.safe_load(path.read_text())
+    change(tree)
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def make_tiny(tree: dict) -> None:
+    demo = tree["scales"]["demo"]
+    demo["data"]["rows"] = 120
+    demo["widths"] = {"wide": 12, "narrow": 6, "base": 8}
+    demo["all"] = {"epochs": 2, "batch_size": 24, "maxout_units": 8}
+    for system in tree["systems"].values():
+        system["cycles"] = 2
+    tree["variants"] = {name: tree["variants"][name] for name in KEPT}
+    tree["intervals"]["draws"] = 100
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A committed copy of the working tree with tiny sizes, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone") / "pmmo"
+    files = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in files:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    edit_params(folder, make_tiny)
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "tiny")
+    return folder
+
+
+def metrics(clone: Path, name: str) -> dict:
+    return json.loads((clone / "reports" / f"{name}.json").read_text())
+
+
+def test_every_report_appears_and_names_the_data(clone):
+    for name in ("table1.md", "table2.md", "claims.md", "index.html"):
+        assert "synthetic" in (clone / "reports" / name).read_text().lower()
+    for number in (1, 2, 3):
+        for kind in ("svg", "png", "csv"):
+            assert (clone / f"reports/figure{number}.{kind}").stat().st_size > 0
+    assert set(metrics(clone, "metrics")) == set(KEPT)
+    assert not list((clone / "runs").rglob("*.tmp"))
+
+
+def test_the_system_under_study_is_the_headline_row_bit_for_bit(clone):
+    """Same settings, other name: the same predictions."""
+    for cycle in range(2):
+        name = f"predictions-{cycle}.safetensors"
+        row, study = clone / "runs/rows/pmmo-kl-l2" / name, clone / "runs/experiment" / name
+        assert row.read_bytes() == study.read_bytes()
+
+
+def test_a_second_run_does_no_work(clone):
+    text = run(clone, "dvc", "repro")
+    assert "Running stage" not in text
+    assert "up to date" in text
+
+
+def test_training_again_gives_the_same_metrics_to_the_last_bit(clone):
+    metrics_before = (clone / "reports/metrics.json").read_bytes()
+    predictions = (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes()
+    run(clone, "dvc", "repro", "-f", "-s", "train@gmu")
+    run(clone, "dvc", "repro")
+    assert (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes() == predictions
+    assert (clone / "reports/metrics.json").read_bytes() == metrics_before
+
+
+def test_changing_one_row_retrains_that_row_alone(clone):
+    edit_params(clone, lambda tree: tree["variants"]["pmmo-v2"].update(anneal_from=0.5))
+    text = run(clone, "dvc", "repro")
+    trained = [line for line in text.splitlines() if "Running stage 'train" in line]
+    assert trained == ["Running stage 'train@pmmo-v2':"]
+    assert "Running stage 'experiment'" not in text
+    run(clone, "git", "checkout", "-f", ".")
+    run(clone, "dvc", "repro")
+
+
+def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
+    rows = (clone / "reports/metrics.json").read_bytes()
+    text = run(clone, "dvc", "exp", "run", "-n", "v2", "-S", "elbo=v2")
+    assert "Running stage 'experiment'" in text
+    assert "Running stage 'train" not in text
+    assert (clone / "reports/metrics.json").read_bytes() == rows
+    difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
+    assert set(difference) == {"reports/experiment.json"}
+    changed = json.loads(run(clone, "dvc", "params", "diff", "--json"))["params.yaml"]
+    assert changed["elbo"] == {"old": "kl", "new": "v2"}
+    assert "elbo" in run(clone, "dvc", "exp", "diff", "main", "v2")
+    assert "v2" in run(clone, "dvc", "exp", "show", "--only-changed", "--no-pager")
+    assert "experiment" in run(clone, "dvc", "dag", "--collapse-foreach-matrix")
+    run(clone, "dvc", "plots", "show")
+    assert (clone / "dvc_plots/index.html").exists()
+    run(clone, "git", "checkout", "-f", ".")
+    run(clone, "dvc", "checkout")
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("elbo=v9", ["elbo is 'v9'", "v1, v2 or kl"]),
+        ("width=-3", ["width is -3", "wide, narrow, base or a whole number >= 1"]),
+        ("dropout=1.0", ["dropout is 1.0", ">= 0 and < 1"]),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, says):
+    before = {path: path.read_bytes() for path in (clone / "reports").iterdir()}
+    text = run(clone, "dvc", "exp", "run", "-S", override, ok=False)
+    assert all(word in text for word in says), text
+    assert "Running stage 'experiment'" not in text
+    assert "Running stage 'train" not in text
+    assert {path: path.read_bytes() for path in (clone / "reports").iterdir()} == before
+    # the remedy that the message names puts everything back
+    assert "git restore params.yaml" in text
+    run(clone, "git", "restore", "params.yaml")
+    run(clone, "git", "diff", "--quiet", "HEAD", "--", "params.yaml")
+    assert yaml.safe_load((clone / "params.yaml").read_text())["elbo"] == "kl"
+    run(clone, "dvc", "repro")
+
+
+def test_a_misspelt_key_is_refused(clone):
+    text = run(clone, "dvc", "exp", "run", "-S", "elbow=v2", ok=False)
+    assert "elbow" in text
+    assert "Running stage" not in text
+
+
+def test_the_paper_scale_with_a_file_that_is_not_there_says_so(clone):
+    text = run(
+        clone, "dvc", "exp", "run", "-S", "scale=paper", "-S", "data.source=absent.hdf5", ok=False
+    )
+    assert "absent.hdf5" in text
+    assert "Traceback" not in text
+    run(clone, "git", "checkout", "-f", ".")
