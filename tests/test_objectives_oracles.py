@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +70,7 @@ def test_the_closed_form_kl_is_the_integral_of_q_log_q_over_p(loc, b, m, s):
 
     corners = sorted({loc, m})
     edges = [corners[0] - 60 * b, *corners, corners[-1] + 60 * b]
-    pieces = zip(edges[:-1], edges[1:], strict=True)
-    integral = sum(quad(integrand, *piece, epsabs=1e-11, limit=200)[0] for piece in pieces)
+    integral = sum(quad(integrand, *piece, epsabs=1e-11, limit=200)[0] for piece in pairwise(edges))
     traces = fusion.traces(*movies(), readout=readout, movies=N)
     per_weight = closed_form_kl(*traces).sum().item() / fusion.random_weights
     assert per_weight == pytest.approx(integral, rel=1e-6, abs=1e-9)
