@@ -36,7 +36,7 @@ def look(system: System, splits: dict[str, Batch]) -> dict[str, float]:
     with evaluation_mode(system, "evaluation_set"), torch.random.fork_rng():
         likelihoods = []
         for _ in range(DRAWS):
-            guide, model = traces(system, train_set)
+            guide, model = traces(system, system.fusion, train_set)
             likelihoods.append(log_likelihood(model).sum().item())
         mean = system.fusion.guide.mean()
         text, image = system.inputs(train_set.text, train_set.image)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pmmo.objectives import closed_form_kl, kl_temperature, log_likelihood, sampled_kl
 from pmmo.systems import Batch, System
-from scripts.probe import arguments, begin, learned, load, row, table, traces, train
+from scripts.probe import arguments, begin, learned, load, module_a, row, table, traces, train
 
 KINDS = {"loc": "location", "log_scale": "log-scale"}
 DRAWS = 200
@@ -49,15 +49,16 @@ def measure(system: System, batch: Batch, draws: int) -> dict[tuple[str, str], M
     movies = system.sizes.movies
     per_weight = kl_temperature("per_weight", movies, system.fusion.random_weights)
     found: dict[tuple[str, str], Moments] = {}
+    fusion = module_a(system)
     for _ in range(draws):
-        guide, model = traces(system, batch)
+        guide, model = traces(system, fusion, batch)
         values = {
             "likelihood": -log_likelihood(model) / movies,
             "v1": sampled_kl(guide, model) / movies,
             "v2": closed_form_kl(guide, model) / movies,
         }
         for kind in KINDS:
-            parameters = learned(system, kind)
+            parameters = learned(fusion, kind)
             parts = {name: gradient(value, parameters) for name, value in values.items()}
             for elbo in ("v1", "v2"):
                 for k, name in ((per_weight, "per weight"), (1.0, "exact")):

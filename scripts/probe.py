@@ -15,6 +15,7 @@ from pmmo.params import load_params
 from pmmo.settings import Settings
 from pmmo.systems import Batch, System
 from pmmo.training import build_system, sizes_of, train_epoch
+from pmmo.variational import BayesianFusion
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("text", "image", "gate")
@@ -57,17 +58,24 @@ def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
     train_epoch(system, splits["train"], epoch, generator)
 
 
-def traces(system: System, batch: Batch) -> tuple:
+def module_a(system: System) -> BayesianFusion:
+    """A copy of PM+MO's module A that no optimiser knows, for gradients of single terms."""
+    fusion = system.build_fusion().to(next(system.parameters()).device)
+    fusion.load_state_dict(system.fusion.state_dict())
+    return fusion
+
+
+def traces(system: System, fusion: BayesianFusion, batch: Batch) -> tuple:
     """Traces of the guide and the model at one draw, `batch` standing for the training set."""
     text, image = system.inputs(batch.text, batch.image)
-    return system.fusion.traces(
+    return fusion.traces(
         text, image, batch.genres, readout=system.readout, movies=system.sizes.movies
     )
 
 
-def learned(system: System, kind: str) -> list[Tensor]:
+def learned(fusion: BayesianFusion, kind: str) -> list[Tensor]:
     """The posterior's parameters of one kind: `loc` or `log_scale`."""
-    named = system.fusion.guide.named_parameters()
+    named = fusion.guide.named_parameters()
     return [value for name, value in named if name.split(".")[0] == kind]
 
 
