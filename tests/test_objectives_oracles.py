@@ -55,7 +55,8 @@ def guide_gradients(built):
     """Gradients of the posterior's parameters, also where the optimiser is left to compute them."""
     for optimiser in built.optimisers:
         for later in getattr(optimiser, "deferred", ()):
-            later.loc.grad, later.log_scale.grad = later.dense()
+            with torch.no_grad():
+                later.loc.grad, later.log_scale.grad = later.dense()
     return {name: p.grad.clone() for name, p in built.fusion.guide.named_parameters()}
 
 
