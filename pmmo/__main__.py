@@ -7,6 +7,7 @@ that none waits for what it does not use.
 import argparse
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from pmmo.errors import PmmoError
@@ -34,6 +35,29 @@ def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
     from pmmo.prediction import predict_file
 
     return predict_file(model, movies, output, **options)
+
+
+def import_movies(table: Path, output: Path, **options: object) -> str:
+    if find_spec("pyarrow") is None:
+        raise PmmoError(
+            "tables are read by pyarrow, which is missing: pip install -r requirements.txt"
+        )
+    from pmmo.importing import import_table
+
+    return import_table(table, output, **options)
+
+
+def split_shares(text: str) -> tuple[float, ...]:
+    """A type for argparse: the shares of train, dev and test."""
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not three shares above 0 that add up to 1, such as 0.6,0.1,0.3"
+        )
+    return shares
 
 
 def whole_number(low: int):
@@ -99,7 +123,44 @@ def add_predict(commands) -> None:
     command.set_defaults(run=predict)
 
 
-COMMANDS = (add_params, add_predict)
+def add_import(commands) -> None:
+    command = commands.add_parser(
+        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
+    )
+    command.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv or .parquet")
+    command.add_argument("output", metavar="OUTPUT.hdf5", type=Path)
+    command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
+    command.add_argument("--genres", default="genres", metavar="COLUMN", help="default: genres")
+    for name in ("text", "image"):
+        command.add_argument(
+            f"--{name}",
+            default=name,
+            metavar="NAME",
+            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
+            f"NAME.npy, one array for all movies (default: {name})",
+        )
+    command.add_argument(
+        "--separator", default="|", metavar="TEXT", help="between genres in a cell (default: |)"
+    )
+    command.add_argument(
+        "--split",
+        dest="shares",
+        type=split_shares,
+        metavar="TRAIN,DEV,TEST",
+        help="shares of a random split, for a table without a column 'split' (0.6,0.1,0.3)",
+    )
+    command.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the random split (default: 0)"
+    )
+    command.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="ids and vectors only: a file for predict, without genres or splits",
+    )
+    command.set_defaults(run=import_movies)
+
+
+COMMANDS = (add_params, add_predict, add_import)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ IN_WORDS = {
 }
 ID_BYTES = 64  # the published ids have 7
 GENRES = 10_000
+NAME_LENGTH = 100  # characters of a genre's name
 
 
 class Refusal(BadFile):
@@ -172,7 +173,7 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
     if len(names) != count or count > GENRES:
         raise Refusal(name, f"{where} has {len(names)} names for {count} columns of labels.")
     for position, item in enumerate(names):
-        if not item.strip() or not item.isprintable() or len(item) > 100:
+        if not item.strip() or not item.isprintable() or len(item) > NAME_LENGTH:
             raise Refusal(name, f"{where}: name {position} is not a printable name ({item!r:.60}).")
     twice = {item for item in names if names.count(item) > 1}
     if twice:
