@@ -26,6 +26,7 @@ from pmmo.own_tables import Place, Table, open_table
 from pmmo.progress import Progress
 from pmmo.sandbox import inspect
 from pmmo.sources import LocalFile
+from pmmo.writing import growing
 
 SPLIT_COLUMN = "split"
 BATCH = 1024  # movies in memory at once when the file is read back
@@ -83,20 +84,10 @@ def import_table(
         plan = make_plan(catalogue, shares, seed, table)
     if output.exists() and output.samefile(table):
         raise PmmoError(f"{output}: this is the table. Give the HDF5 file another name.")
-    growing = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        without_text = write(growing, source, id, catalogue, plan, vectors)
-        read_back(growing, labelled=not unlabelled)
-        write_provenance(growing, provenance(table, catalogue, plan, seed))
-        growing.replace(output)
-    except OSError as error:
-        raise PmmoError(
-            f"{error.filename or output}: cannot be written ({error.strerror or error}). Free some "
-            "space, or name a place that you may write to."
-        ) from None
-    finally:
-        growing.unlink(missing_ok=True)
+    with growing(output) as path:
+        without_text = write(path, source, id, catalogue, plan, vectors)
+        read_back(path, labelled=not unlabelled)
+        write_provenance(path, provenance(table, catalogue, plan, seed))
     return describe(output, catalogue, plan, vectors, without_text)
 
 

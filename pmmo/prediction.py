@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from pmmo.features import FeatureBatch, Features, open_features
 from pmmo.models import Model, load_model
 from pmmo.progress import Progress
 from pmmo.whole_set import Predicted, passes, predict_set
+from pmmo.writing import growing
 
 COLUMNS = ("id", "genre", "probability", "sd", "decision")
 
@@ -127,36 +127,20 @@ def predictions(
 def write_predictions(
     output: Path, model: Model, parts: Iterator[tuple[FeatureBatch, Predicted]]
 ) -> int:
-    """Write the CSV under a temporary name, then rename it; the number of movies without text."""
-    growing = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with growing.open("w", newline="", encoding="utf-8") as file:
-            without_text = write_lines(file, model, parts)
-        growing.replace(output)
-    except OSError as error:
-        raise PmmoError(
-            f"{error.filename or output}: cannot be written ({error.strerror or error}). Free some "
-            "space, or give --output a place that you may write to."
-        ) from None
-    finally:
-        growing.unlink(missing_ok=True)
-    return without_text
-
-
-def write_lines(file: TextIO, model: Model, parts: Iterator[tuple[FeatureBatch, Predicted]]) -> int:
+    """Write the CSV; the number of movies without text."""
     threshold, without_text = model.system.settings.threshold, 0
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for batch, predicted in parts:
-        without_text += batch.without_text
-        decisions = decide(predicted.probabilities, threshold).tolist()  # (B, G)
-        values = as_text(predicted.probabilities)
-        spreads = values if predicted.sd is None else as_text(predicted.sd)
-        for row, movie in enumerate(batch.ids):
-            for k, genre in enumerate(model.genres):
-                spread = "" if predicted.sd is None else spreads[row][k]
-                writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
+    with growing(output) as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for batch, predicted in parts:
+            without_text += batch.without_text
+            decisions = decide(predicted.probabilities, threshold).tolist()  # (B, G)
+            values = as_text(predicted.probabilities)
+            spreads = None if predicted.sd is None else as_text(predicted.sd)
+            for row, movie in enumerate(batch.ids):
+                for k, genre in enumerate(model.genres):
+                    spread = spreads[row][k] if spreads else ""
+                    writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
     return without_text
 
 
