@@ -117,11 +117,11 @@ def open_features(
         else:
             layout = check_layout(facts, source.name, source.size, ANY_SIZE)
             columns, rows = layout.columns, range(*layout.splits[split])
-        yield Features(source, columns, _ids(source, columns["imdb_ids"]), rows, nan_text)
+        yield Features(source, columns, read_ids(source, columns["imdb_ids"]), rows, nan_text)
         source.check_unchanged()
 
 
-def _ids(source: LocalFile, column: Column) -> np.ndarray:
+def read_ids(source: LocalFile, column: Column) -> np.ndarray:
     """All ids as stored; Refusal for one that is empty, not printable ASCII, or there twice."""
     ids = np.empty(column.shape, column.dtype)
     row = 0

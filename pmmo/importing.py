@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pmmo.checks import ID_BYTES, check_labels, check_layout
+from pmmo.checks import ID_BYTES, check_features, check_labels, check_layout
 from pmmo.embeddings import Embedding, find_embedding
 from pmmo.errors import PmmoError
 from pmmo.extract import chunks
-from pmmo.features import open_features
+from pmmo.features import ANY_SIZE, Features, read_ids
 from pmmo.genre_cells import genre_names, genres_of
 from pmmo.layout import SPLITS, Column, allocate_movies, write_provenance
 from pmmo.own_tables import Place, Table, open_table
@@ -157,6 +157,11 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
     if not names:
         raise PmmoError(f"{table}: no movie has a genre. Is the column of genres the right one?")
     movies = len(catalogue.ids)
+    if movies < len(SPLITS):
+        raise PmmoError(
+            f"{table}: has {movies} movies; train, dev and test need one each. Give more, or "
+            "write a file for prediction alone with --unlabelled."
+        )
     if catalogue.splits is None:
         splits = random_splits(movies, shares or (0.6, 0.1, 0.3), seed)
     elif shares is None:
@@ -169,9 +174,8 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
     counts = Counter(splits)
     if empty := [name for name in SPLITS if not counts[name]]:
         raise PmmoError(
-            f"{table}: of its {movies:,} movies none is for {empty[0]}. Each of "
-            f"{', '.join(SPLITS)} needs one: give more movies, other shares (--split), or a "
-            f"column {SPLIT_COLUMN!r}."
+            f"{table}, column {SPLIT_COLUMN!r}: none of the {movies:,} movies is for {empty[0]}. "
+            f"Give each of {', '.join(SPLITS)} some, or drop the column for a random split."
         )
     ends = list(accumulate((counts[name] for name in SPLITS), initial=0))
     order = np.argsort([SPLITS.index(name) for name in splits], kind="stable")
@@ -182,9 +186,11 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
 
 
 def random_splits(movies: int, shares: Sequence[float], seed: int) -> list[str]:
-    """The split of each of the movies, drawn without regard to their genres."""
-    ends = [round(end * movies) for end in accumulate(shares)]
-    names = np.repeat(SPLITS, np.diff([0, *ends[:-1], movies]))
+    """The split of each of the movies, drawn without regard to their genres; each has one."""
+    train, dev, _ = (round(end * movies) for end in accumulate(shares))
+    train = min(max(train, 1), movies - 2)
+    dev = min(max(dev, train + 1), movies - 1)
+    names = np.repeat(SPLITS, [train, dev - train, movies - dev])
     return np.random.default_rng(seed).permutation(names).tolist()
 
 
@@ -278,15 +284,19 @@ def pour(file: BinaryIO, column: Column, places: np.ndarray, values: np.ndarray)
 
 def read_back(path: Path, *, labelled: bool) -> None:
     """Check the whole file as `extract` and `predict` do; PmmoError where it fails."""
-    with open_features(path) as features:
-        for _ in features.batches(BATCH):
+    with LocalFile(path) as source:
+        facts = inspect(source)
+        if labelled:
+            columns = check_layout(facts, source.name, source.size, ANY_SIZE).columns
+        else:
+            columns = check_features(facts, source.name, source.size)
+        ids = read_ids(source, columns["imdb_ids"])
+        for _ in Features(source, columns, ids, range(len(ids)), "zeros").batches(BATCH):
             pass
-        ids = [item.decode() for item in features.ids.tolist()]
-    if labelled:
-        with LocalFile(path) as source:
-            layout = check_layout(inspect(source), source.name, source.size, float("inf"))
-            for first, rows in chunks(source, layout.columns["genres"]):
-                check_labels(rows, first, source.name, ids)
+        if labelled:
+            names = [item.decode() for item in ids.tolist()]
+            for first, rows in chunks(source, columns["genres"]):
+                check_labels(rows, first, source.name, names)
 
 
 def provenance(table: Path, catalogue: Catalogue, plan: Plan, seed: int) -> dict[str, object]:
