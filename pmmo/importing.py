@@ -29,6 +29,7 @@ from pmmo.sources import LocalFile
 from pmmo.writing import growing
 
 SPLIT_COLUMN = "split"
+FEWEST = 2  # movies of a split: batch norm by a set's own statistics needs company
 BATCH = 1024  # movies in memory at once when the file is read back
 
 
@@ -157,9 +158,9 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
     if not names:
         raise PmmoError(f"{table}: no movie has a genre. Is the column of genres the right one?")
     movies = len(catalogue.ids)
-    if movies < len(SPLITS):
+    if movies < FEWEST * len(SPLITS):
         raise PmmoError(
-            f"{table}: has {movies} movies; train, dev and test need one each. Give more, or "
+            f"{table}: has {movies} movies; train, dev and test need {FEWEST} each. Give more, or "
             "write a file for prediction alone with --unlabelled."
         )
     if catalogue.splits is None:
@@ -172,10 +173,11 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
             "the option out, or rename the column."
         )
     counts = Counter(splits)
-    if empty := [name for name in SPLITS if not counts[name]]:
+    if small := [name for name in SPLITS if counts[name] < FEWEST]:
         raise PmmoError(
-            f"{table}, column {SPLIT_COLUMN!r}: none of the {movies:,} movies is for {empty[0]}. "
-            f"Give each of {', '.join(SPLITS)} some, or drop the column for a random split."
+            f"{table}, column {SPLIT_COLUMN!r}: {counts[small[0]]} of the {movies:,} movies is for "
+            f"{small[0]}; each of {', '.join(SPLITS)} needs {FEWEST}. Give it some, or drop the "
+            "column for a random split."
         )
     ends = list(accumulate((counts[name] for name in SPLITS), initial=0))
     order = np.argsort([SPLITS.index(name) for name in splits], kind="stable")
@@ -186,10 +188,10 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
 
 
 def random_splits(movies: int, shares: Sequence[float], seed: int) -> list[str]:
-    """The split of each of the movies, drawn without regard to their genres; each has one."""
+    """The split of each of the movies, drawn without regard to their genres."""
     train, dev, _ = (round(end * movies) for end in accumulate(shares))
-    train = min(max(train, 1), movies - 2)
-    dev = min(max(dev, train + 1), movies - 1)
+    train = min(max(train, FEWEST), movies - 2 * FEWEST)
+    dev = min(max(dev, train + FEWEST), movies - FEWEST)
     names = np.repeat(SPLITS, [train, dev - train, movies - dev])
     return np.random.default_rng(seed).permutation(names).tolist()
 

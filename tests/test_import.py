@@ -25,9 +25,9 @@ from pmmo.layout import COLUMNS, SPLITS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT, IMAGE = 3, 4
-IDS = ("tt1", "tt2", "tt3", "tt4", "tt5", "tt6")
-GENRES = (["Drama"], ["Comedy", "Drama"], ["War"], [], ["Drama", "Film-Noir"], ["Comedy"])
-SPLIT = ("test", "train", "dev", "train", "train", "test")
+IDS = ("tt1", "tt2", "tt3", "tt4", "tt5", "tt6", "tt7")
+GENRES = (["Drama"], ["Comedy", "Drama"], ["War"], [], ["Drama", "Film-Noir"], ["Comedy"], [])
+SPLIT = ("test", "train", "dev", "train", "train", "test", "dev")
 
 
 def vectors(rows: int = len(IDS), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -119,14 +119,14 @@ def test_each_form_of_table_gives_the_same_movies(tmp_path, form):
     import_table(table, tmp_path / "own.hdf5", **options)
     extract(tmp_path / "own.hdf5", tmp_path / "tensors", nan_text="error", memory_limit_gb=1)
     movies, order = load_movies(tmp_path / "tensors"), expected_order(SPLIT)
-    assert movies.ids == ("tt2", "tt4", "tt5", "tt3", "tt1", "tt6")
-    assert movies.splits == {"train": slice(0, 3), "dev": slice(3, 4), "test": slice(4, 6)}
+    assert movies.ids == ("tt2", "tt4", "tt5", "tt3", "tt7", "tt1", "tt6")
+    assert movies.splits == {"train": slice(0, 3), "dev": slice(3, 5), "test": slice(5, 7)}
     assert movies.genre_names == ("Drama", "Comedy", "Film-Noir", "War")
     labels = [[int(name in GENRES[row]) for name in movies.genre_names] for row in order]
     assert movies.genres.tolist() == labels
     np.testing.assert_array_equal(movies.text, text[order])
     np.testing.assert_array_equal(movies.image, image[order])
-    assert movies.unlabelled == 1
+    assert movies.unlabelled == 2
     assert movies.provenance["source"] == table.name
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -142,13 +142,13 @@ FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 @st.composite
 def tables(draw):
     """Movies of any number, widths and genres, in any order of splits, some without text."""
-    rows = draw(st.integers(3, 30))
+    rows = draw(st.integers(6, 30))
     names = draw(st.lists(NAMES, min_size=1, max_size=5, unique_by=str.casefold))
     genres = draw(st.lists(st.sets(st.sampled_from(names)), min_size=rows, max_size=rows))
     genres[0].add(names[0])
     split = draw(
-        st.permutations([*SPLITS, *draw(st.lists(st.sampled_from(SPLITS), min_size=rows - 3,
-                                                max_size=rows - 3))])
+        st.permutations([*SPLITS * 2, *draw(st.lists(st.sampled_from(SPLITS), min_size=rows - 6,
+                                                max_size=rows - 6))])
     )  # fmt: skip
     ids = [str(value) for value in range(1, rows + 1)]
     seed, widths = draw(st.integers(0, 1000)), draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
@@ -220,15 +220,16 @@ def test_ids_keep_their_zeros_and_whole_numbers_become_ids(tmp_path):
     import_table(table, tmp_path / "x", unlabelled=True)
     assert ids_of(tmp_path / "x")[0] == "000"
     text, image = vectors()
-    columns = {"id": pa.array(range(6)), "text": lists(text), "image": lists(image)}
+    columns = {"id": pa.array(range(7)), "text": lists(text), "image": lists(image)}
     import_table(write_parquet(tmp_path / "t.parquet", columns), tmp_path / "y", unlabelled=True)
-    assert ids_of(tmp_path / "y") == list("012345")
+    assert ids_of(tmp_path / "y") == list("0123456")
 
 
 def test_cells_with_commas_quotes_and_line_breaks(tmp_path):
-    plots = ['He said "no",\nand left.', "", "a,b", "x|y"]
-    table = plain(tmp_path, 4, plot=plots, genres=['["Drama, sad"]', "a b", ' "q" | a b ', "é"])
-    import_table(table, tmp_path / "x", shares=(0.4, 0.3, 0.3))
+    plots = ['He said "no",\nand left.', "", "a,b", "x|y", "", "\n"]
+    genres = ['["Drama, sad"]', "a b", ' "q" | a b ', "é", "", ""]
+    table = plain(tmp_path, 6, plot=plots, genres=genres)
+    import_table(table, tmp_path / "x")
     with h5py.File(tmp_path / "x") as file:
         names = json.loads(file["genres"].attrs["target_names"])
     assert names == ["a b", '"q"', "Drama, sad", "é"]
@@ -257,9 +258,8 @@ def test_unlabelled_movies_keep_their_order_and_serve_prediction(tmp_path):
 
 
 def test_genres_that_cannot_be_learned_are_named(tmp_path):
-    table = plain(
-        tmp_path, 4, genres=["a", "a", "b", "a|c"], split=["train", "train", "dev", "test"]
-    )
+    split = ["train", "train", "dev", "test", "dev", "test"]
+    table = plain(tmp_path, 6, genres=["a", "a", "b", "a|c", "", "a"], split=split)
     assert "no movie of train has: b, c" in import_table(table, tmp_path / "x")
 
 
@@ -313,7 +313,7 @@ def matrix(values: np.ndarray):
 
 def files(harm):
     def make(folder: Path) -> Path:
-        table = plain(folder, 6, **{f"text_{j}": None for j in range(TEXT)},
+        table = plain(folder, 7, **{f"text_{j}": None for j in range(TEXT)},
                       **paths("text", vectors()[0], folder))  # fmt: skip
         harm(folder / "text" / "3.npy")
         return table
@@ -346,7 +346,7 @@ REFUSED = {
     "id twice": (cell("id", 5, "m0"), {}, "row 5 'm0' row 1 too"),
     "id not ASCII": (cell("id", 5, "é"), {}, "row 5 printable ASCII"),
     "long id": (cell("id", 5, "x" * 65), {}, "row 5 at most 64"),
-    "id a fraction": (parquet(id=pa.array([0.5] * 6)), {}, "row 1, column 'id' 0.5 is no id"),
+    "id a fraction": (parquet(id=pa.array([0.5] * 7)), {}, "row 1, column 'id' 0.5 is no id"),
     "no number": (cell("text_1", 7, "1,5"), {}, "row 7 (id 'm6'), column 'text_1' '1,5' no number"),
     "part of a text": (cell("text_1", 7, ""), {}, "row 7 'm6' 'text_1' nan finite"),
     "infinite": (cell("image_2", 40, "inf"), {}, "row 40 'm39' 'image_2' inf finite"),
@@ -362,20 +362,16 @@ REFUSED = {
     "no dev": (
         columns(split=["train", "test"] * 20),
         {},
-        "'split' none of the 40 movies is for dev",
+        "'split' 0 of the 40 movies is for dev",
     ),
-    "two movies": (columns(rows=2), {}, "has 2 movies need one each --unlabelled"),
+    "two movies": (columns(rows=5), {}, "has 5 movies need 2 each --unlabelled"),
     "split twice": (columns(split=["train"] * 40), {"shares": (0.6, 0.2, 0.2)}, "'split' --split"),
     "another length": (listed_in(lambda v: v[4].pop()), {}, "row 5 'tt5' 'image' 3 numbers 4"),
     "no vector": (listed_in(lambda v: v.__setitem__(4, None)), {}, "row 5 'tt5' no vector"),
-    "no vectors": (parquet(image=pa.array([[]] * 6, pa.list_(pa.float32()))), {}, "empty in every"),
+    "no vectors": (parquet(image=pa.array([[]] * 7, pa.list_(pa.float32()))), {}, "empty in every"),
     "null in a list": (listed_in(lambda v: v[4].__setitem__(1, None)), {}, "row 5 number 1 is nan"),
-    "list of texts": (parquet(image=[["a"]] * 6), {}, "'image' holds list<"),
-    "numbered texts": (
-        parquet(image_0=pa.array([True] * 6), pictures=["x"] * 6),
-        {},
-        "image_0 bool",
-    ),
+    "list of texts": (parquet(image=[["a"]] * 7), {}, "'image' holds list<"),
+    "numbered truths": (parquet(x_0=pa.array([True] * 7)), {"image": "x"}, "'x_0' holds bool"),
     "matrix too short": (matrix(np.ones((39, 2))), {"text": "m.npy"}, "m.npy 39 rows t.csv has 40"),
     "matrix of rank 1": (matrix(np.ones(40)), {"text": "m.npy"}, "m.npy shape (40,)"),
     "matrix of objects": (matrix(np.array([{}] * 40)), {"text": "m.npy"}, "m.npy read"),
