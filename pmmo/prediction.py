@@ -66,6 +66,10 @@ def number_of_samples(model: Model, asked: int | None) -> int:
                 "Leave the option out; the column sd stays empty."
             )
         return 0
+    if asked == 1:
+        raise PmmoError(
+            "--samples 1: one draw has no spread. Give 2 or more, or 0 to leave sd empty."
+        )
     if asked == 0 and own_samples(model.system):
         raise PmmoError(
             "--samples 0: this model's probabilities are means over samples (prediction: samples "

@@ -363,6 +363,8 @@ def test_wrong_options_are_refused(project, tmp_path):
         predict_file(project / "runs" / "gmu", movies, output, samples=5)
     with pytest.raises(PmmoError, match=r"--samples 0: .* means over samples"):
         predict_file(project / "runs" / "pmmo-samples", movies, output, samples=0)
+    with pytest.raises(PmmoError, match=r"--samples 1: one draw has no spread"):
+        predict_file(project / "runs" / "pmmo", movies, output, samples=1)
     with pytest.raises(PmmoError, match=r"movies.hdf5: these are the movies"):
         predict_file(project / "runs" / "gmu", movies, movies)
     with pytest.raises(PmmoError, match=r"x.csv.*cannot be written"):
