@@ -12,8 +12,9 @@ from pmmo.errors import PmmoError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 PARQUET = (".parquet", ".pq")
-BLOCK = 32 << 20  # bytes of a CSV file in memory at once: a row must fit
+BLOCK = 16 << 20  # bytes of a CSV file in memory at once: a row must fit
 ROWS = 1024  # of a Parquet file in memory at once
+BUFFER = 1 << 20  # bytes read of a Parquet column at once
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,10 @@ class Table:
         """The rows in order, with these columns alone."""
         try:
             if self.path.suffix.lower() in PARQUET:
-                with pa.parquet.ParquetFile(self.path) as file:
+                # in pieces: by default a whole row group, maybe the whole file, is read at once
+                with pa.parquet.ParquetFile(
+                    self.path, buffer_size=BUFFER, pre_buffer=False
+                ) as file:
                     yield from file.iter_batches(ROWS, columns=list(columns))
             else:
                 yield from open_csv(self.path, columns)
