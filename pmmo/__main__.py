@@ -5,6 +5,7 @@ that none waits for what it does not use.
 """
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -32,6 +33,9 @@ def show_params(row: str | None) -> str:
 
 
 def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
+    # before torch is loaded: threads that spin while they wait slow each other down by a hundred
+    # times on a machine that has other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from pmmo.prediction import predict_file
 
     return predict_file(model, movies, output, **options)
