@@ -325,6 +325,11 @@ def saved(values: object):
     return lambda path: np.save(path, values, allow_pickle=True)
 
 
+def numbers_as(cell: str):
+    """A column t whose second cell is no vector."""
+    return columns(t=["[1, 2]", cell] + ["[1, 2]"] * 38)
+
+
 HEADER = b"id,genres,text_0,image_0\n"
 REFUSED = {
     "absent": (lambda folder: folder / "none.csv", {}, "none.csv read No such file"),
@@ -372,6 +377,12 @@ REFUSED = {
     "null in a list": (listed_in(lambda v: v[4].__setitem__(1, None)), {}, "row 5 number 1 is nan"),
     "list of texts": (parquet(image=[["a"]] * 7), {}, "'image' holds list<"),
     "numbered truths": (parquet(x_0=pa.array([True] * 7)), {"image": "x"}, "'x_0' holds bool"),
+    "no JSON": (
+        numbers_as("[1, x]"),
+        {"text": "t"},
+        "row 2 'm1' 't' '[1, x]' not a JSON list of numbers",
+    ),
+    "JSON of texts": (numbers_as('["1", "2"]'), {"text": "t"}, "row 2 JSON list of numbers"),
     "matrix too short": (matrix(np.ones((39, 2))), {"text": "m.npy"}, "m.npy 39 rows t.csv has 40"),
     "matrix of rank 1": (matrix(np.ones(40)), {"text": "m.npy"}, "m.npy shape (40,)"),
     "matrix of objects": (matrix(np.array([{}] * 40)), {"text": "m.npy"}, "m.npy read"),
