@@ -24,7 +24,7 @@ from torch.autograd import Function
 from torch.distributions import constraints, register_kl
 
 ONE_DRAW = torch.Size()
-BLOCK = 1 << 16  # weights: buffers near the cache, and few calls for 31 million weights
+BLOCK = 1 << 17  # weights: buffers near the cache, and few calls for 31 million weights
 LOG2_E = math.log2(math.e)
 
 
