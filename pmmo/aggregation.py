@@ -14,7 +14,7 @@ import pandas as pd
 from pmmo.calibration import MEASURES, measures, pooled
 from pmmo.errors import PmmoError
 from pmmo.intervals import f1_points
-from pmmo.metrics import AVERAGES
+from pmmo.metrics import AVERAGES, f1_scores
 from pmmo.results import CURVES, Movies, Run
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
@@ -208,9 +208,10 @@ def check_scores(run: Run, movies: Movies) -> None:
                 f"{run.folder}: the {split} predictions are not of the {truth.shape[0]} movies and "
                 f"{truth.shape[1]} genres in data/tensors. Run dvc repro train@{run.name}"
             )
-        ours = f1_points(truth, predicted > run.threshold)
-        theirs = np.array([list(getattr(cycle, split).values()) for cycle in run.cycles])
-        if not np.allclose(ours[:, : len(AVERAGES)], theirs, atol=1e-5):
+        guesses = predicted > run.threshold
+        ours = [list(f1_scores(truth, guess).values()) for guess in guesses]
+        theirs = [list(getattr(cycle, split).values()) for cycle in run.cycles]
+        if not np.allclose(ours, theirs, atol=1e-5):
             raise PmmoError(
                 f"{run.folder}: the {split} predictions do not give the scores in summary.json "
                 f"(threshold {run.threshold}). Train the row again: dvc repro -f train@{run.name}"

@@ -5,6 +5,7 @@ is scaled to N movies by the model's plate); the systems divide by N, so that th
 are both per movie.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pmmo.variational import LaplacePosterior
+from pmmo.laplace import Norm, WeightPosterior, WeightPrior
 
 Elbo = Literal["v1", "v2", "kl"]
 Penalty = Literal["none", "l1", "l2"]
@@ -20,6 +21,15 @@ Penalty = Literal["none", "l1", "l2"]
 
 def latent_sites(guide_trace: Trace) -> list[str]:
     return [name for name, node in guide_trace.nodes.items() if node["type"] == "sample"]
+
+
+def sites(
+    guide_trace: Trace, model_trace: Trace
+) -> Iterator[tuple[WeightPosterior, Tensor, WeightPrior]]:
+    """q, the draw theta and p of every weight tensor."""
+    for name in latent_sites(guide_trace):
+        q = guide_trace.nodes[name]
+        yield q["fn"], q["value"], model_trace.nodes[name]["fn"]
 
 
 def log_likelihood(model_trace: Trace) -> Tensor:
@@ -32,9 +42,7 @@ def sampled_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     """log q(theta) - log p(theta) at the draw: the KL term of ELBOv1, Eq. 6."""
     # Eq. 5 prints both expectations with a minus; it is -(E[log p] - E[log q]) (departure D16)
     terms = [
-        guide_trace.nodes[name]["fn"].log_prob(guide_trace.nodes[name]["value"])
-        - model_trace.nodes[name]["fn"].log_prob(guide_trace.nodes[name]["value"])
-        for name in latent_sites(guide_trace)
+        q.log_prob(theta) - q.log_p(theta, p) for q, theta, p in sites(guide_trace, model_trace)
     ]
     return torch.stack(terms).sum()
 
@@ -45,10 +53,7 @@ def closed_form_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     With a reparameterised guide, Pyro's TraceGraph_ELBO gives ELBOv1's gradient (departure D4);
     replacing the sampled log-ratio by its conditional expectation is what lowers the variance.
     """
-    terms = [
-        kl_divergence(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"])
-        for name in latent_sites(guide_trace)
-    ]
+    terms = [kl_divergence(q, p) for q, _, p in sites(guide_trace, model_trace)]
     return torch.stack(terms).sum()
 
 
@@ -74,19 +79,23 @@ def kl_temperature(kl_weight: str | float, movies: int, random_weights: int) -> 
     return float(kl_weight)
 
 
-def penalty(posterior: LaplacePosterior, kind: Penalty, on: str, reduction: str) -> Tensor | float:
+def norm_of(kind: Penalty, on: str) -> Norm | None:
+    """What `penalty` sums of each weight."""
+    return None if kind == "none" else Norm({"l1": 1, "l2": 2}[kind], on == "loc_and_scale")
+
+
+def penalty(guide_trace: Trace, kind: Penalty, on: str, reduction: str) -> Tensor | float:
     """L1 or L2 norm term of the variational parameters, summed or averaged over the weights.
 
     `on` is `loc` or `loc_and_scale`; the scale is penalised as the constrained b > 0 (a penalty
     on the log-scale would pull every scale towards 1).
     """
-    if kind == "none":
+    norm = norm_of(kind, on)
+    if norm is None:
         return 0.0
     # departure D14
-    values = list(posterior.loc.values())
-    if on == "loc_and_scale":
-        values += [log_scale.exp() for log_scale in posterior.log_scale.values()]
-    total = sum(v.abs().sum() if kind == "l1" else v.square().sum() for v in values)
+    posteriors = [guide_trace.nodes[name]["fn"] for name in latent_sites(guide_trace)]
+    total = torch.stack([q.norm(norm) for q in posteriors]).sum()
     if reduction == "sum":
         return total
-    return total / sum(v.numel() for v in posterior.loc.values())
+    return total / sum(q.loc.numel() for q in posteriors)

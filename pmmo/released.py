@@ -66,7 +66,11 @@ class Released(System):
             )
         self.optimisers = (
             # one optimiser in the released code; element-wise, so it is the same as these two
-            ClippedAdam(self.lifted.guide.parameters(), lr=settings.learning_rate),
+            ClippedAdam(
+                self.lifted.guide.parameters(),
+                lr=settings.learning_rate,
+                deferred=self.lifted.guide.evaluate_along(self.lifted.prior, closed_form=False),
+            ),
             ClippedAdam(
                 [*self.inputs.parameters(), *self.fusion.parameters()], lr=settings.learning_rate
             ),

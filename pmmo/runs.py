@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 
@@ -155,6 +154,8 @@ def write_experiment(run: Path, reports: Path) -> None:
     `experiment.json` holds the four F-scores on test and the weighted one on dev, means over the
     cycles; `experiment_curves.csv` the weighted F1 of each epoch, mean over the cycles.
     """
+    import pandas as pd  # here alone: importing it costs every other row half a second
+
     cycles = json.loads((run / "summary.json").read_text())["cycles"]
     scores = {f"f1_{name}": fmean(cycle["test"][name] for cycle in cycles) for name in AVERAGES}
     scores["dev_f1_weighted"] = fmean(cycle["dev"]["weighted"] for cycle in cycles)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from pmmo.laplace import WeightGradient
 from pmmo.modules import Fused, Fusion, Inputs, apply_max_norm, maxout_classifier
-from pmmo.objectives import KL_TERMS, kl_factor, kl_temperature, log_likelihood, penalty
+from pmmo.objectives import KL_TERMS, kl_factor, kl_temperature, log_likelihood, norm_of, penalty
 from pmmo.optim import ClippedAdam
 from pmmo.settings import Settings
 from pmmo.variational import BayesianFusion
@@ -129,7 +130,7 @@ class TwoObjectives(System):
         # with batch norm of the inputs and the readout, which are deterministic (departure D24)
         module_a = [p for p in self.parameters() if p.requires_grad and id(p) not in in_c]
         self.optimisers = (
-            ClippedAdam(module_a, lr=settings.learning_rate),
+            ClippedAdam(module_a, lr=settings.learning_rate, deferred=self.deferred_gradients()),
             torch.optim.AdamW(  # departure D20
                 module_c,
                 lr=settings.classifier_learning_rate,
@@ -140,6 +141,10 @@ class TwoObjectives(System):
 
     def build_fusion(self) -> nn.Module:
         raise NotImplementedError
+
+    def deferred_gradients(self) -> list[WeightGradient]:
+        """Where the fusion's backward pass leaves gradients that A's optimiser computes."""
+        return []
 
     def readout(self, z: Tensor) -> Tensor:
         """Logits (B, G) of A's own likelihood (departure D2)."""
@@ -189,6 +194,12 @@ class Pmmo(TwoObjectives):
             prior_scale=scale,
         )
 
+    def deferred_gradients(self) -> list[WeightGradient]:
+        s = self.settings
+        return self.fusion.guide.evaluate_along(
+            self.fusion.prior, closed_form=s.elbo == "v2", penalty=norm_of(s.penalty, s.penalty_on)
+        )
+
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
         guide = self.fusion.guide
         return self.fusion(guide() if sample else guide.mean(), text, image)
@@ -204,7 +215,7 @@ class Pmmo(TwoObjectives):
         factor = kl_factor(s.elbo, epoch, s.epochs, s.anneal_from)
         factor *= kl_temperature(s.kl_weight, movies, self.fusion.random_weights)
         extra = s.penalty_weight * penalty(
-            self.fusion.guide, s.penalty, s.penalty_on, s.penalty_reduction
+            guide_trace, s.penalty, s.penalty_on, s.penalty_reduction
         )
         loss_a = (factor * kl - likelihood) / movies + extra  # negative ELBO per movie + penalty
         loss_c = self.loss_c(model_trace.nodes["_RETURN"]["value"].z, batch.genres)

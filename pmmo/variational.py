@@ -16,7 +16,7 @@ from pyro import poutine
 from pyro.distributions import Bernoulli
 from torch import Tensor, nn
 
-from pmmo.laplace import WeightPosterior, WeightPrior
+from pmmo.laplace import Along, Norm, WeightGradient, WeightPosterior, WeightPrior
 from pmmo.modules import LAYERS, Fused, fan_in_uniform, fuse, layer_shapes
 
 Weights = dict[str, Tensor]
@@ -37,9 +37,24 @@ class LaplacePosterior(nn.Module):
         self.log_scale = nn.ParameterDict(
             {site(k): torch.full_like(v, math.log(scale)) for k, v in loc.items()}
         )
+        self.along: Callable[[str], Along] | None = None
 
     def distribution(self, name: str) -> WeightPosterior:
-        return WeightPosterior(self.loc[site(name)], self.log_scale[site(name)])
+        along = self.along(name) if self.along and torch.is_grad_enabled() else None
+        return WeightPosterior(self.loc[site(name)], self.log_scale[site(name)], along)
+
+    def evaluate_along(
+        self, prior: "LaplacePrior", *, closed_form: bool, penalty: Norm | None = None
+    ) -> list[WeightGradient]:
+        """From now on a draw evaluates these terms too, in the same passes; changes no value.
+
+        The gradients by loc and log_scale go to the list that is returned, for `ClippedAdam`.
+        """
+        deferred: list[WeightGradient] = []
+        self.along = lambda name: Along(
+            prior.distribution(name), closed_form, penalty, deferred.append
+        )
+        return deferred
 
     def forward(self) -> Weights:
         """The Pyro guide: draws every weight tensor."""

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, laplace
 from torch.distributions import Independent, Laplace, kl_divergence
 
-from pmmo.laplace import WeightPosterior, WeightPrior
+from pmmo import laplace as module
+from pmmo.laplace import Along, Norm, WeightPosterior, WeightPrior
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
@@ -176,9 +178,74 @@ def test_draws_are_finite_and_of_the_event_shape():
         q.rsample(torch.Size([2]))
 
 
-def test_a_uniform_of_zero_gives_a_finite_draw(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, *_: self.zero_())
+def test_random_bits_of_zero_give_a_finite_draw(monkeypatch):
+    class Zeros:
+        def __init__(self, seed):
+            pass
+
+        def random_raw(self, words):
+            return np.zeros(words, np.uint64)
+
+    monkeypatch.setattr(module.np.random, "SFC64", Zeros)
     q = WeightPosterior(torch.zeros(3), torch.zeros(3))
     theta = q.rsample()
     assert torch.isfinite(theta).all()
     assert torch.isfinite(q.log_prob(theta))
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("closed_form", [False, True])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(
+    "penalty", [None, Norm(1, False), Norm(2, False), Norm(1, True), Norm(2, True)]
+)
+def test_terms_evaluated_along_with_a_draw(monkeypatch, dtype, rtol, closed_form, learned, penalty):
+    """Each term and each of its gradients, block by block, against torch's own Laplace."""
+    monkeypatch.setattr(module, "BLOCK", 7)  # of 20 weights: two whole blocks and a part
+    loc, log_scale = (leaf(v.to(dtype)) for v in parameters((4, 5), 0))
+    m, log_s = (scalar(v).detach().to(dtype).requires_grad_(learned) for v in (0.1, -0.5))
+    prior = WeightPrior(m, log_s, (4, 5))
+    torch.manual_seed(1)
+    q = WeightPosterior(loc, log_scale, Along(prior, closed_form, penalty))
+    theta = q.rsample()
+    epsilon = ((theta - loc) / log_scale.exp()).detach()
+    p, plain_q = plain(m, log_s, (4, 5)), plain(loc, log_scale)
+    plain_theta = loc + log_scale.exp() * epsilon
+    pairs = [(theta.sin().sum(), plain_theta.sin().sum())]
+    pairs.append((q.log_prob(theta), plain_q.log_prob(plain_theta)))
+    if closed_form:
+        pairs.append((kl_divergence(q, prior), kl_divergence(plain_q, p)))
+        assert pairs[-1][0] is q.terms.kl
+    else:
+        pairs.append((q.log_p(theta, prior), p.log_prob(plain_theta)))
+        assert pairs[-1][0] is q.terms.log_p
+    if penalty is not None:
+        values = [loc, log_scale.exp()][: 1 + penalty.on_scale]
+        pairs.append((q.norm(penalty), sum(v.abs().pow(penalty.power).sum() for v in values)))
+    inputs = (loc, log_scale, *((m, log_s) if learned else ()))
+    pairs.append(
+        tuple(sum(k * side for k, side in enumerate(s, 1)) for s in zip(*pairs, strict=True))
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=rtol)
+        found, expected = (
+            torch.autograd.grad(
+                value, inputs, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for value in (ours, theirs)
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * (1 + b.abs().max().item()))
+
+
+def test_another_prior_is_not_answered_from_the_draw():
+    loc, log_scale = parameters((3, 4), 2)
+    m, other = scalar(0.1), scalar(0.7)
+    for closed_form in (False, True):
+        q = WeightPosterior(loc, log_scale, Along(WeightPrior(m, m, (3, 4)), closed_form))
+        theta = q.rsample()
+        prior = WeightPrior(other, m, (3, 4))
+        expected = plain(other, m, (3, 4))
+        torch.testing.assert_close(q.log_p(theta, prior), expected.log_prob(theta), **EXACT)
+        kl = kl_divergence(plain(loc, log_scale), expected)
+        torch.testing.assert_close(kl_divergence(q, prior), kl, **EXACT)

@@ -198,8 +198,9 @@ def test_kl_temperature():
 def test_penalties_by_hand(kind, on, total):
     start = {"text.weight": torch.tensor([[1.0, -2.0]]), "text.bias": torch.tensor([3.0])}
     posterior = LaplacePosterior(start, scale=0.5)
-    assert penalty(posterior, kind, on, "sum").item() == pytest.approx(total)
-    mean = penalty(posterior, kind, on, "mean")
+    trace = poutine.trace(posterior).get_trace()
+    assert penalty(trace, kind, on, "sum").item() == pytest.approx(total)
+    mean = penalty(trace, kind, on, "mean")
     assert mean.item() == pytest.approx(total / 3)
     mean.backward()
     by_loc = [1, -1] if kind == "l1" else [2, -4]
@@ -214,7 +215,8 @@ def test_penalties_by_hand(kind, on, total):
 
 
 def test_no_penalty():
-    assert penalty(LaplacePosterior({"text.bias": torch.ones(2)}, 0.5), "none", "loc", "sum") == 0
+    trace = poutine.trace(LaplacePosterior({"text.bias": torch.ones(2)}, 0.5)).get_trace()
+    assert penalty(trace, "none", "loc", "sum") == 0
 
 
 @pytest.mark.parametrize("kind", ["v1", "v2"])

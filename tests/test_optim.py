@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from pmmo import laplace
+from pmmo.laplace import Along, Norm, WeightPosterior, WeightPrior
 from pmmo.optim import ClippedAdam
 
 
@@ -38,4 +40,42 @@ def test_gradients_must_come_together():
     assert optimiser.steps == 0
     first.grad = torch.ones_like(first)
     with pytest.raises(ValueError, match="1 of 2 parameters have no gradient"):
+        optimiser.step()
+
+
+@pytest.mark.parametrize("closed_form", [False, True])
+def test_deferred_gradients_take_the_steps_of_full_ones(monkeypatch, closed_form):
+    monkeypatch.setattr(laplace, "BLOCK", 5)  # of 12 weights: two whole blocks and a part
+
+    def train(defer):
+        loc, log_scale = (nn.Parameter(v) for v in start(0)[:1] * 2)
+        prior = WeightPrior(torch.tensor(0.1).double(), torch.tensor(-1.0).double(), loc.shape)
+        deferred = []
+        along = Along(prior, closed_form, Norm(2, True), deferred.append if defer else None)
+        optimiser = ClippedAdam([loc, log_scale], lr=5e-3, clip_norm=0.7, deferred=deferred)
+        torch.manual_seed(0)
+        for _ in range(5):
+            q = WeightPosterior(loc, log_scale, along)
+            loss = q.rsample().sin().sum()
+            loss = loss + sum(term for term in q.terms if term is not None)
+            optimiser.zero_grad()
+            loss.backward()
+            assert (loc.grad is None) == defer
+            optimiser.step()
+        return loc.detach(), log_scale.detach()
+
+    for ours, full in zip(train(True), train(False), strict=True):
+        assert torch.equal(ours, full)
+        assert not torch.equal(ours, start(0)[0])
+
+
+def test_two_backward_passes_before_a_step_are_refused():
+    loc, log_scale = (nn.Parameter(v) for v in start(0)[:1] * 2)
+    prior = WeightPrior(torch.tensor(0.1).double(), torch.tensor(-1.0).double(), loc.shape)
+    deferred = []
+    optimiser = ClippedAdam([loc, log_scale], lr=5e-3, deferred=deferred)
+    for _ in range(2):
+        q = WeightPosterior(loc, log_scale, Along(prior, False, None, deferred.append))
+        q.rsample().sum().backward()
+    with pytest.raises(ValueError, match="twice"):
         optimiser.step()

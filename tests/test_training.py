@@ -17,7 +17,8 @@ from sklearn.metrics import f1_score
 from pmmo import cycles, runs
 from pmmo.cycles import run_cycles
 from pmmo.errors import PmmoError
-from pmmo.evaluation import predict
+from pmmo.evaluation import genre_scores, predict, scores
+from pmmo.metrics import f1_per_genre, f1_scores
 from pmmo.params import load_params
 from pmmo.settings import Settings, save_settings
 from pmmo.systems import Batch, Sizes
@@ -78,6 +79,23 @@ def test_batches_are_a_permutation_in_equal_parts(movies, size, seed):
     assert max(lengths) <= size
     assert max(lengths) - min(lengths) <= 1
     assert len(parts) == -(-movies // size)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 12),
+    genres=st.integers(2, 5),
+    share=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_counted_scores_are_scikit_learns(rows, genres, share, seed):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(rows, genres, generator=generator)
+    true = (torch.rand(rows, genres, generator=generator) < share).float()
+    args = (true.numpy().astype(int), (probabilities > 0.4).numpy().astype(int))
+    assert scores(probabilities, true, 0.4) == pytest.approx(f1_scores(*args), abs=1e-12)
+    found = genre_scores(probabilities, true, 0.4)
+    assert found == pytest.approx(f1_per_genre(*args), abs=1e-12)
 
 
 @pytest.mark.parametrize("system", ROWS)
