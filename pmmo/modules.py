@@ -45,19 +45,31 @@ def fan_in_uniform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return values
 
 
+def unimodal(weights: Mapping[str, Tensor], text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """The layers of text (B, T) and image (B, I): v_t and v_i, (B, H) each."""
+    linear = nn.functional.linear
+    v_t = torch.tanh(linear(text, weights["text.weight"], weights["text.bias"]))  # (B, H)
+    v_i = torch.tanh(linear(image, weights["image.weight"], weights["image.bias"]))  # (B, H)
+    return v_t, v_i
+
+
+def mix(weights: Mapping[str, Tensor], v_t: Tensor, v_i: Tensor, v_cat: Tensor) -> Fused:
+    """Eq. 2, with a gate that the third layer makes of v_cat."""
+    linear = nn.functional.linear
+    gate = torch.sigmoid(linear(v_cat, weights["gate.weight"], weights["gate.bias"]))  # (B, H)
+    return Fused(z=gate * v_i + (1 - gate) * v_t, gate=gate)
+
+
 def fuse(weights: Mapping[str, Tensor], text: Tensor, image: Tensor, gate_input: str) -> Fused:
     """Text (B, T) and image (B, I) -> fused embedding z (B, H) and gate (B, H).
 
     Eq. 2 as printed multiplies v_cat (B, 2H) by v_i (B, H); a third layer maps v_cat, or the raw
     inputs as in the original GMU, to a gate of shape (B, H) (departure D1).
     """
-    linear = nn.functional.linear
-    v_t = torch.tanh(linear(text, weights["text.weight"], weights["text.bias"]))  # (B, H)
-    v_i = torch.tanh(linear(image, weights["image.weight"], weights["image.bias"]))  # (B, H)
+    v_t, v_i = unimodal(weights, text, image)
     pair = (v_t, v_i) if gate_input == "outputs" else (text, image)
     v_cat = torch.cat(pair, dim=-1)  # (B, 2H) Eq. 1, or (B, T + I)
-    gate = torch.sigmoid(linear(v_cat, weights["gate.weight"], weights["gate.bias"]))  # (B, H)
-    return Fused(z=gate * v_i + (1 - gate) * v_t, gate=gate)  # Eq. 2
+    return mix(weights, v_t, v_i, v_cat)
 
 
 class Fusion(nn.Module):

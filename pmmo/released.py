@@ -1,4 +1,4 @@
-"""`pmmo-released`: the system that the authors' released code trains (docs/fidelity.md).
+"""`pmmo-released`: the system that the authors' released code trains (docs/released-code.md).
 
 Three facts decide what it is. The embedding z that C classifies comes from the deterministic
 fusion, not from its Bayesian copy; the penalty is added to the float that `SVI.step` returns and
@@ -16,7 +16,7 @@ from pyro import poutine
 from pyro.distributions import Categorical
 from torch import Tensor, nn
 
-from pmmo.modules import Fused, Fusion, fuse, layer_shapes
+from pmmo.modules import Fused, Fusion, Maxout, fuse, layer_shapes, mix, unimodal
 from pmmo.objectives import sampled_kl
 from pmmo.optim import ClippedAdam
 from pmmo.settings import Settings
@@ -37,7 +37,7 @@ class LiftedCopy(nn.Module):
         z = torch.tanh(fuse(self.prior(), text, image, "inputs").z)  # (B, H)
         # the likelihood takes the 0/1 labels as numbers of categories, of which there are H
         with pyro.plate("genres", genres.shape[1]), pyro.plate("movies", len(text)):
-            logits = z.unsqueeze(-2)  # (B, 1, H)
+            logits = torch.sigmoid(z).unsqueeze(-2)  # (B, 1, H)
             pyro.sample("labels", Categorical(logits=logits), obs=genres)
 
     def negative_elbo(self, text: Tensor, image: Tensor, genres: Tensor) -> Tensor:
@@ -53,12 +53,25 @@ class LiftedCopy(nn.Module):
         return sum(weights.square().sum() for weights in self.guide().values())
 
 
+class ReleasedFusion(Fusion):
+    """The gate sees the inputs, concatenated and batch-normed once more; z passes a second tanh."""
+
+    def __init__(self, text: int, image: int, hidden: int, batch_norm: bool) -> None:
+        super().__init__(text, image, hidden, "inputs")
+        self.both = nn.BatchNorm1d(text + image) if batch_norm else nn.Identity()
+
+    def forward(self, text: Tensor, image: Tensor) -> Fused:
+        weights = dict(self.named_parameters())
+        both = self.both(torch.cat((text, image), dim=-1))  # (B, T + I)
+        z, gate = mix(weights, *unimodal(weights, text, image), both)
+        return Fused(torch.tanh(z), gate)
+
+
 class Released(System):
     """A wide GMU on a second tanh, whose fusion is updated one step late."""
 
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
         super().__init__(settings, sizes)
-        self.fusion = Fusion(sizes.text, sizes.image, settings.width, "inputs")
         self.draws = 0
         with self.apart():
             self.lifted = LiftedCopy(
@@ -91,9 +104,26 @@ class Released(System):
             self.draws += 1
             yield
 
-    def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
-        z, gate = self.fusion(text, image)
-        return Fused(torch.tanh(z), gate)
+    def build_fusion(self) -> ReleasedFusion:
+        s = self.settings
+        return ReleasedFusion(self.sizes.text, self.sizes.image, s.width, s.batch_norm)
+
+    def build_classifier(self) -> nn.Sequential:
+        """C: two maxout layers with one dropout between them, batch norm before every layer."""
+        s = self.settings
+
+        def norm(width: int) -> nn.Module:
+            return nn.BatchNorm1d(width) if s.batch_norm else nn.Identity()
+
+        return nn.Sequential(
+            norm(s.width),
+            Maxout(s.width, s.maxout_units, s.maxout_pieces),
+            norm(s.maxout_units),
+            nn.Dropout(s.dropout),
+            Maxout(s.maxout_units, s.maxout_units, s.maxout_pieces),
+            norm(s.maxout_units),
+            nn.Linear(s.maxout_units, self.sizes.genres),
+        )
 
     def inference(self, batch: Batch) -> Tensor | None:
         """The objective whose gradient `SVI.step` computes before it calls the optimiser."""

@@ -102,7 +102,7 @@ class Settings:
     inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
     gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
     # module C
-    maxout_layers: int = setting(Rule(kind=int, low=1), ALL)
+    maxout_layers: int = setting(Rule(kind=int, low=1), ("pmmo", "mmo", "gmu"))
     maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
     maxout_units: int = setting(Rule(kind=int, low=1), ALL)
     dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)

@@ -3,6 +3,7 @@
 Each is an `nn.Module` with `train_step` and `predict`. B movies in a batch, G genres.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -41,33 +42,40 @@ def bce(logits: Tensor, genres: Tensor, reduction: str) -> Tensor:
 class System(nn.Module):
     """What all systems share: normalised inputs, a fusion, classifier C, one step, prediction.
 
-    A subclass builds `fusion` and `optimisers` and defines `fuse` and `losses`.
+    A subclass makes `optimisers` and defines `losses`, the loss terms of a batch in an epoch, per
+    movie unless said otherwise; it may build another fusion or classifier.
     """
 
-    fusion: nn.Module
-    optimisers: tuple[torch.optim.Optimizer, ...]
+    optimisers: tuple[torch.optim.Optimizer | ClippedAdam, ...]
+    losses: Callable[[Batch, int], Terms]
 
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
         super().__init__()
         self.settings, self.sizes = settings, sizes
+        # in the order in which the movies pass through them
         self.inputs = Inputs(sizes.text, sizes.image, settings.batch_norm)
-        self.classifier = maxout_classifier(
-            settings.width,
-            sizes.genres,
-            units=settings.maxout_units,
-            layers=settings.maxout_layers,
-            pieces=settings.maxout_pieces,
-            dropout=settings.dropout,
-            batch_norm=settings.batch_norm,
+        self.fusion = self.build_fusion()
+        self.classifier = self.build_classifier()
+
+    def build_fusion(self) -> nn.Module:
+        s = self.settings
+        return Fusion(self.sizes.text, self.sizes.image, s.width, s.gate_input)
+
+    def build_classifier(self) -> nn.Module:
+        s = self.settings
+        return maxout_classifier(
+            s.width,
+            self.sizes.genres,
+            units=s.maxout_units,
+            layers=s.maxout_layers,
+            pieces=s.maxout_pieces,
+            dropout=s.dropout,
+            batch_norm=s.batch_norm,
         )
 
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
         """z and gate (B, H); `sample` draws the weights where they have a posterior."""
-        raise NotImplementedError
-
-    def losses(self, batch: Batch, epoch: int) -> Terms:
-        """The loss terms of a batch, per movie unless said otherwise."""
-        raise NotImplementedError
+        return self.fusion(text, image)
 
     def limit_norms(self) -> None:
         """Max-norm on module C after a step (section 3.1, departure D26)."""
@@ -98,13 +106,9 @@ class Gmu(System):
 
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
         super().__init__(settings, sizes)
-        self.fusion = Fusion(sizes.text, sizes.image, settings.width, settings.gate_input)
         self.optimisers = (
             torch.optim.Adam(self.parameters(), lr=settings.learning_rate, fused=True),
         )
-
-    def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
-        return self.fusion(text, image)
 
     def losses(self, batch: Batch, epoch: int) -> Terms:
         fused = self.fusion(*self.inputs(batch.text, batch.image))
@@ -124,7 +128,6 @@ class TwoObjectives(System):
         super().__init__(settings, sizes)
         own = settings.readout == "own"
         self.own_readout = nn.Linear(settings.width, sizes.genres) if own else None
-        self.fusion = self.build_fusion()
         module_c = list(self.classifier.parameters())
         in_c = set(map(id, module_c))
         # with batch norm of the inputs and the readout, which are deterministic (departure D24)
@@ -138,9 +141,6 @@ class TwoObjectives(System):
                 fused=True,
             ),
         )
-
-    def build_fusion(self) -> nn.Module:
-        raise NotImplementedError
 
     def deferred_gradients(self) -> list[WeightGradient]:
         """Where the fusion's backward pass leaves gradients that A's optimiser computes."""
@@ -160,13 +160,6 @@ class Mmo(TwoObjectives):
     """M+MO: PM+MO without variational inference; A minimises the cross-entropy of its readout."""
 
     # what is left of A without it: departure D25
-
-    def build_fusion(self) -> Fusion:
-        s = self.settings
-        return Fusion(self.sizes.text, self.sizes.image, s.width, s.gate_input)
-
-    def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
-        return self.fusion(text, image)
 
     def losses(self, batch: Batch, epoch: int) -> Terms:
         fused = self.fusion(*self.inputs(batch.text, batch.image))

@@ -171,7 +171,7 @@ def unregularised():
 def test_without_regularisation_the_gmu_overfits_within_a_few_epochs(unregularised):
     regularised = train_gmu(dropout=0.7, max_norm=0.5)
     assert regularised["best"] > unregularised["best"] + 0.02
-    assert regularised["epoch"] > 2 * unregularised["epoch"]
+    assert regularised["epoch"] > unregularised["epoch"] + 5
     assert regularised["gap"] < unregularised["gap"] - 0.01
 
 

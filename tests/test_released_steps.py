@@ -85,7 +85,7 @@ def test_module_cs_gradient_is_clipped_to_a_norm():
 
 def test_the_settings_are_those_of_the_released_configuration():
     assert (ROW.threshold, ROW.kept_epoch, ROW.batch_norm_eval) == (0.3, "last", "running")
-    assert (ROW.maxout_layers, ROW.maxout_pieces) == (2, 5)
+    assert ROW.maxout_pieces == 5
     assert (ROW.gradient_norm, ROW.weight_decay) == (20.0, 0.01)
     assert ROW.learning_rate == ROW.classifier_learning_rate == 0.005
     assert ROW.bce == "mean"
