@@ -8,6 +8,7 @@ when it is chosen: it is optional (requirements-ray.txt).
 import importlib
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from pmmo.systems import Batch
 from pmmo.training import Cycle, train_cycle
 
 RETRIES = 3  # of a cycle whose worker died
+SECONDS_TO_CONNECT = 10.0
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of running cycles
 
 Columns = Mapping[str, tuple[np.ndarray, ...]]  # split -> (text, image, genres)
@@ -67,9 +69,10 @@ def connected(engine: Engine, device: str) -> Iterator[Cluster]:
         here = Path(__file__).parent
         shutil.copytree(here, Path(code, here.name), ignore=shutil.ignore_patterns("__pycache__"))
         try:
+            knock(engine)
             # as working_dir, not py_modules: else a worker looks into this machine's path first
             ray.init(engine.address, runtime_env={"working_dir": code}, logging_level="warning")
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise PmmoError(
                 f"no connection to the Ray cluster {engine.engine!r}: {error}\n"
                 "Start one with `ray start --head --disable-usage-stats` (docs/scaling.md), or use "
@@ -79,6 +82,13 @@ def connected(engine: Engine, device: str) -> Iterator[Cluster]:
             yield measure(ray, engine, device)
         finally:
             ray.shutdown()  # which ends this connection's workers
+
+
+def knock(engine: Engine) -> None:
+    """OSError if nothing listens at the engine's address: Ray itself would try for ever."""
+    if engine.address != "auto":
+        host, port = engine.address.removeprefix("ray://").rsplit(":", 1)
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
 
 
 def measure(ray: ModuleType, engine: Engine, device: str) -> Cluster:
