@@ -1,10 +1,14 @@
-"""`python -m pmmo params [ROW]`: the resolved settings of a row and where each comes from."""
+"""`python -m pmmo params [ROW]`: the resolved settings of a row and where each comes from.
+
+`python -m pmmo grid [-j N]`: `dvc repro` with several training stages at once.
+"""
 
 import argparse
 import sys
 from dataclasses import asdict
 
 from pmmo.errors import PmmoError
+from pmmo.grid import run_grid
 from pmmo.params import EXPERIMENT, load_params
 
 
@@ -23,16 +27,40 @@ def show_params(row: str) -> str:
     return "\n".join(lines)
 
 
+def jobs(text: str) -> int:
+    """A type for argparse: a whole number from 1 up."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+def add_grid(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("grid", help="dvc repro with several training stages at once")
+    command.add_argument(
+        "-j",
+        "--jobs",
+        type=jobs,
+        default=2,
+        metavar="N",
+        help="training stages at a time (default: 2); how many: docs/scaling.md",
+    )
+    command.set_defaults(run=run_grid)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pmmo")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     params = commands.add_parser("params", help="resolved settings and where each comes from")
     params.add_argument("row", nargs="?", default=EXPERIMENT, help="default: system under study")
-    print(show_params(parser.parse_args().row))
+    params.set_defaults(run=show_params)
+    add_grid(commands)
+    options = vars(parser.parse_args())
+    command, run = options.pop("command"), options.pop("run")
+    try:
+        print(run(**options))
+    except PmmoError as error:
+        sys.exit(f"{command}: {error}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        sys.exit(f"params: {error}")
+    main()

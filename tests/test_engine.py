@@ -35,7 +35,7 @@ def test_a_wrong_engine_is_refused_with_the_allowed_ones(value):
 
 @pytest.mark.parametrize("share", [0.0, 1.5, -1.0, "half", True, float("nan")])
 def test_a_wrong_share_of_a_gpu_is_refused(share):
-    with pytest.raises(PmmoError, match="gpu_share is .* a number > 0 and <= 1"):
+    with pytest.raises(PmmoError, match=r"gpu_share is .* a number > 0 and <= 1"):
         Engine("ray", share)
 
 
@@ -91,9 +91,9 @@ def test_what_a_cycle_takes_of_the_cluster(cpus, gpus, device, share, expected):
 
 
 def test_a_cluster_without_the_device_is_refused():
-    with pytest.raises(PmmoError, match="device is 'cuda'.* 0 GPUs and 8 CPUs"):
+    with pytest.raises(PmmoError, match=r"device is 'cuda'.* 0 GPUs and 8 CPUs"):
         measure(cluster_with(8, 0), Engine("ray"), "cuda")
-    with pytest.raises(PmmoError, match="device is 'cpu'.* 0 GPUs and 0 CPUs"):
+    with pytest.raises(PmmoError, match=r"device is 'cpu'.* 0 GPUs and 0 CPUs"):
         measure(cluster_with(0, 0), Engine("ray"), "auto")
 
 

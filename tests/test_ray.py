@@ -140,11 +140,11 @@ class Told:
         self.kept[number] = cycle
 
 
-LONG = {"cycles": 3, "epochs": 300}  # several seconds: time to be killed in the middle
+EPOCHS = 12  # long enough to be killed in the middle
 
 
 def test_a_killed_worker_s_cycle_is_trained_again_and_counted_once(tmp_path, nodes, engine):
-    settings = row("gmu", **LONG)
+    settings = row("gmu", cycles=3, epochs=EPOCHS)
     here = run_cycles(settings, SPLITS, tmp_path, 1)
     killed = []
 
@@ -160,14 +160,14 @@ def test_a_killed_worker_s_cycle_is_trained_again_and_counted_once(tmp_path, nod
         run_on_ray(cluster, settings, SPLITS, [0, 1, 2], told.on_epoch, told.keep)
     assert len(killed) == 1
     assert not psutil.pid_exists(killed[0])
-    assert told.epochs == {0: 300, 1: 300, 2: 300}
+    assert told.epochs == dict.fromkeys(range(3), EPOCHS)
     assert sorted(told.kept) == [0, 1, 2]
     for number, cycle in enumerate(here):
         same_cycles(cycle, told.kept[number])
 
 
 def test_a_node_that_is_lost_loses_no_cycle(tmp_path, nodes, engine):
-    settings = row("gmu", **LONG)
+    settings = row("gmu", cycles=3, epochs=EPOCHS)
     here = run_cycles(settings, SPLITS, tmp_path, 1)
     third = nodes.add_node(**NODE)
     lost = []
@@ -181,7 +181,7 @@ def test_a_node_that_is_lost_loses_no_cycle(tmp_path, nodes, engine):
     with connected(engine, "cpu") as cluster:
         run_on_ray(cluster, settings, SPLITS, [0, 1, 2], told.on_epoch, told.keep)
     assert lost
-    assert told.epochs == {0: 300, 1: 300, 2: 300}
+    assert told.epochs == dict.fromkeys(range(3), EPOCHS)
     for number, cycle in enumerate(here):
         same_cycles(cycle, told.kept[number])
 
@@ -189,7 +189,7 @@ def test_a_node_that_is_lost_loses_no_cycle(tmp_path, nodes, engine):
 def test_a_cycle_that_always_dies_is_given_up_and_the_finished_ones_are_kept(
     tmp_path, nodes, engine
 ):
-    finished = run_cycles(row("gmu", cycles=1, epochs=2000), SPLITS, tmp_path, 1)
+    finished = run_cycles(row("gmu", cycles=1, epochs=EPOCHS), SPLITS, tmp_path, 1)
     deaths = []
 
     def kill_all():
@@ -198,7 +198,7 @@ def test_a_cycle_that_always_dies_is_given_up_and_the_finished_ones_are_kept(
                 deaths.append(pid)
                 os.kill(pid, signal.SIGKILL)
 
-    settings = row("gmu", cycles=2, epochs=2000)
+    settings = row("gmu", cycles=2, epochs=EPOCHS)
     with (
         meanwhile(kill_all),
         connected(engine, "cpu") as cluster,
