@@ -82,7 +82,7 @@ def meanwhile(action):
     over = threading.Event()
 
     def repeat():
-        while not over.wait(0.05):
+        while not over.wait(0.2):
             action()
 
     thread = threading.Thread(target=repeat)
@@ -94,11 +94,11 @@ def meanwhile(action):
         thread.join()
 
 
-@pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu", "released"])
+@pytest.mark.parametrize("system", ["pmmo", "released"])
 def test_two_nodes_give_the_numbers_of_this_machine_to_the_last_bit(
     tmp_path, nodes, engine, system
 ):
-    settings = row(system, cycles=3, epochs=3)
+    settings = row(system, cycles=3)
     here = run_cycles(settings, SPLITS, tmp_path / "here", 1)
     used = Counter()
     with (
