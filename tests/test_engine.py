@@ -2,14 +2,17 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict, fields
 from types import SimpleNamespace
 
 import pytest
+import torch
+from test_training import SPLITS, row
 
 from pmmo.engine import VARIABLE, Engine, load_engine
 from pmmo.errors import PmmoError
-from pmmo.ray_engine import connected, import_ray, measure, public_version
+from pmmo.ray_engine import Cluster, connected, import_ray, measure, public_version, run_on_ray
 from pmmo.runs import unite
 from pmmo.settings import Settings
 
@@ -105,3 +108,96 @@ def test_machines_of_one_row_are_described_together():
     one = {"cpu": "A", "cores": 8, "gpu": None}
     assert unite([one, one]) == one
     assert unite([one, one | {"cpu": "B"}]) == one | {"cpu": "A + B"}
+
+
+class RayStandIn:
+    """The part of Ray that is used, in this process: every task runs twice, as after a death."""
+
+    class exceptions:  # noqa: N801 - Ray's name
+        class RayError(Exception):
+            pass
+
+        class RayTaskError(RayError):
+            def __init__(self, cause):
+                self.cause = cause
+
+        class RayActorError(RayError):
+            pass
+
+        class GetTimeoutError(RayError):
+            pass
+
+    def __init__(self, gives_up=False):
+        self.gives_up, self.stopped, self.options = gives_up, [], []
+
+    def remote(self, **options):
+        self.options.append(options)
+
+        def wrap(target):
+            if isinstance(target, type):
+                return SimpleNamespace(remote=lambda: self.actor(target()))
+            return SimpleNamespace(remote=lambda *arguments: self.call(target, arguments))
+
+        return wrap
+
+    def actor(self, instance):
+        def method(name):
+            return SimpleNamespace(remote=lambda *arguments: [getattr(instance, name)(*arguments)])
+
+        return SimpleNamespace(tell=method("tell"), take=method("take"))
+
+    def call(self, function, arguments):
+        precision = torch.get_float32_matmul_precision()
+        try:
+            function(*arguments)
+            answer = function(*arguments)
+        except PmmoError as error:
+            answer = self.exceptions.RayTaskError(error)
+        finally:
+            torch.set_float32_matmul_precision(precision)
+            torch.set_flush_denormal(False)
+        return (answer,)
+
+    def put(self, value):
+        return value
+
+    def wait(self, references, timeout):
+        return references[:1], references[1:]
+
+    def get(self, reference, timeout=None):
+        if timeout is None and self.gives_up:
+            raise self.exceptions.RayError
+        if isinstance(reference[0], Exception):
+            raise reference[0]
+        return reference[0]
+
+    def cancel(self, reference, force):
+        self.stopped.append(reference)
+
+    def kill(self, actor):
+        self.stopped.append(actor)
+
+
+def test_a_cycle_that_ran_twice_is_told_and_kept_once():
+    ray, told, kept = RayStandIn(), Counter(), []
+    settings = row("gmu", cycles=3)
+    run_on_ray(
+        Cluster(ray, "cpu", 0.0, 2),
+        settings,
+        SPLITS,
+        [1, 2],
+        lambda cycle, _: told.update([cycle]),
+        lambda cycle, machine: kept.append((cycle, machine)),
+    )
+    assert told == {1: settings.epochs, 2: settings.epochs}
+    assert [cycle.summary["cycle"] for cycle, _ in kept] == [1, 2]
+    assert kept[0][1]["workers"] == 2
+    task = next(options for options in ray.options if "num_gpus" in options)
+    assert (task["num_cpus"], task["num_gpus"], task["max_retries"]) == (1, 0.0, 3)
+
+
+def test_a_cycle_that_ray_gives_up_is_named_and_the_others_are_stopped():
+    ray = RayStandIn(gives_up=True)
+    with pytest.raises(PmmoError, match=r"Ray lost cycle 0 4 times.*RayError.*run again"):
+        run_on_ray(Cluster(ray, "cpu", 0.0, 2), row("gmu"), SPLITS, [0, 1], print, print)
+    assert len(ray.stopped) == 2  # cycle 1 and the actor
