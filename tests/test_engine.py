@@ -110,10 +110,15 @@ def test_machines_of_one_row_are_described_together():
     assert unite([one, one | {"cpu": "B"}]) == one | {"cpu": "A + B"}
 
 
+class Reference:
+    def __init__(self, value):
+        self.value = value
+
+
 class RayStandIn:
     """The part of Ray that is used, in this process: every task runs twice, as after a death."""
 
-    class exceptions:  # noqa: N801 - Ray's name
+    class exceptions:
         class RayError(Exception):
             pass
 
@@ -142,7 +147,9 @@ class RayStandIn:
 
     def actor(self, instance):
         def method(name):
-            return SimpleNamespace(remote=lambda *arguments: [getattr(instance, name)(*arguments)])
+            return SimpleNamespace(
+                remote=lambda *arguments: Reference(getattr(instance, name)(*arguments))
+            )
 
         return SimpleNamespace(tell=method("tell"), take=method("take"))
 
@@ -156,7 +163,7 @@ class RayStandIn:
         finally:
             torch.set_float32_matmul_precision(precision)
             torch.set_flush_denormal(False)
-        return (answer,)
+        return Reference(answer)
 
     def put(self, value):
         return value
@@ -167,9 +174,9 @@ class RayStandIn:
     def get(self, reference, timeout=None):
         if timeout is None and self.gives_up:
             raise self.exceptions.RayError
-        if isinstance(reference[0], Exception):
-            raise reference[0]
-        return reference[0]
+        if isinstance(reference.value, Exception):
+            raise reference.value
+        return reference.value
 
     def cancel(self, reference, force):
         self.stopped.append(reference)
