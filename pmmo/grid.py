@@ -36,7 +36,9 @@ def run_grid(jobs: int) -> str:
         with stopped_by_signals():
             run_stages([("repro", BEFORE)], 1)
             stages = changed_stages()
-            print(f"{len(stages)} training stages to bring up to date, {jobs} at a time")
+            print(
+                f"{len(stages)} training stages to bring up to date, {jobs} at a time", flush=True
+            )
             run_stages([("repro", "--single-item", name) for name in stages], jobs)
             run_stages([("repro",)], 1)
     except KeyboardInterrupt:
@@ -128,13 +130,17 @@ def stop(processes: list[subprocess.Popen]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM interrupts like Ctrl-C, so that no stage is left running."""
+    """SIGTERM, and SIGHUP unless under nohup, interrupt like Ctrl-C: no stage is left running."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

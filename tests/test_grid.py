@@ -90,7 +90,7 @@ def test_nothing_is_trained_on_movies_that_cannot_be_had(monkeypatch):
     assert set(log()) == {"extract"}
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing_running(tmp_path, stand_in, sent):
     code = f"""
 import sys

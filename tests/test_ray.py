@@ -140,7 +140,7 @@ class Told:
         self.kept[number] = cycle
 
 
-EPOCHS = 12  # long enough to be killed in the middle
+EPOCHS = 8  # long enough to be killed in the middle
 
 
 def test_a_killed_worker_s_cycle_is_trained_again_and_counted_once(tmp_path, nodes, engine):
