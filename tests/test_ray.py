@@ -48,10 +48,12 @@ def as_the_stage_prepares_itself():
 @pytest.fixture(scope="module")
 def nodes():
     """Two nodes, each with its own raylet and object store."""
+    os.environ["RAY_worker_niceness"] = "0"  # Ray's 15 lets workers starve where others compute
     cluster = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     cluster.add_node(**NODE)
     yield cluster
     cluster.shutdown()
+    del os.environ["RAY_worker_niceness"]
 
 
 @pytest.fixture
