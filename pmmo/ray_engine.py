@@ -128,23 +128,30 @@ def run_on_ray(
     task = ray.remote(
         num_cpus=1, num_gpus=cluster.gpu_share, max_retries=RETRIES, scheduling_strategy="SPREAD"
     )(train_there)
-    versions = {"torch": public_version(torch.__version__)}
+    version = public_version(torch.__version__)
     running = {
         task.remote(
-            settings, movies, cycle, cluster.device, cluster.slots, versions, progress
+            settings, movies, cycle, cluster.device, cluster.slots, version, progress
         ): cycle
         for cycle in cycles
     }
     told = dict.fromkeys(cycles, 0)  # epochs; a cycle that starts again tells them again
+
+    def tell(cycle: int, epoch: int, dev_f1: float) -> None:
+        while told[cycle] < epoch:
+            told[cycle] += 1
+            on_epoch(cycle, dev_f1)
+
     try:
         while running:
             finished, _ = ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS)
-            for cycle, epoch, dev_f1 in take(ray, progress):
-                if epoch > told[cycle]:
-                    told[cycle] = epoch
-                    on_epoch(cycle, dev_f1)
+            for news in take(ray, progress):
+                tell(*news)
             for reference in finished:
-                keep(*result(ray, reference, running.pop(reference)))
+                cycle = running.pop(reference)
+                trained, machine = result(ray, reference, cycle)
+                tell(cycle, settings.epochs, trained.curves[-1]["dev_weighted"])
+                keep(trained, machine)
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
@@ -161,8 +168,8 @@ def result(ray: ModuleType, reference: object, cycle: int) -> tuple[Cycle, Machi
         raise
     except ray.exceptions.RayError as error:
         raise PmmoError(
-            f"Ray lost cycle {cycle} {RETRIES + 1} times, the last time by {type(error).__name__} "
-            "(killed, or out of memory?); finished cycles are kept: run again"
+            f"Ray gave cycle {cycle} up: {type(error).__name__} (killed, or out of memory? A cycle "
+            f"whose worker dies is tried {RETRIES + 1} times); finished cycles are kept: run again"
         ) from error
 
 
@@ -197,14 +204,14 @@ def train_there(
     cycle: int,
     device: str,
     slots: int,
-    versions: Mapping[str, str],
+    version: str,
     progress: object,
 ) -> tuple[Cycle, Machine]:
     """On a worker: one cycle, prepared as the training stage prepares itself."""
-    if (found := public_version(torch.__version__)) != versions["torch"]:
+    if (found := public_version(torch.__version__)) != version:
         raise PmmoError(
-            f"a Ray worker on {os.uname().nodename} has torch {found}, this machine has "
-            f"{versions['torch']}: install requirements.txt there"
+            f"a Ray worker on {os.uname().nodename} has torch {found}, the driving machine "
+            f"{version}: install requirements-ray.txt there"
         )
     prepare_process()
     splits = {
