@@ -53,6 +53,9 @@ def make_copy(folder: Path, rows: list[str] | None, epochs: int | None) -> None:
 @contextmanager
 def cluster(nodes: int) -> Iterator[str]:
     """A Ray cluster, node k on core k; its address. This process stays on the first core."""
+    # or a node of one CPU ends one stage's worker while another stage's trains, and the next cycle
+    # imports torch again; a node keeps as many idle workers as it has CPUs
+    os.environ["RAY_num_workers_soft_limit"] = "8"  # noqa: SIM112 - Ray's name
     import_ray()
     from ray.cluster_utils import Cluster
 

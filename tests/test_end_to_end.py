@@ -189,8 +189,10 @@ def test_switching_the_engine_makes_no_row_stale(clone):
 
 def test_the_grid_command_gives_what_one_repro_gives(clone):
     """Two stages at a time, and the same results and the same lock file as one after another."""
-    kept = [clone / "reports/metrics.json", clone / "reports/claims.json"]
-    kept += sorted(clone.glob("runs/rows/*/predictions-*.safetensors"))
+    kept = [
+        clone / "reports/metrics.json",
+        *sorted(clone.glob("runs/rows/*/predictions-*.safetensors")),
+    ]
     before = {path: path.read_bytes() for path in kept}
     lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
     shutil.rmtree(clone / "runs")
