@@ -5,10 +5,13 @@ Skipped where Ray is not installed; `make test-ray` installs it.
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,6 +80,14 @@ def training(nodes) -> dict[int, int]:
             except psutil.NoSuchProcess:
                 pass
     return found
+
+
+def until(condition, seconds=100.0) -> bool:
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return condition()
 
 
 @contextmanager
@@ -221,10 +232,28 @@ def test_a_cycle_that_fails_says_why_and_stops_the_others(tmp_path, nodes, engin
     ):
         run_cycles(row("gmu"), SPLITS | {"train": broken}, tmp_path, 2, cluster)
     assert list(tmp_path.iterdir()) == []
-    deadline = time.monotonic() + 30
-    while training(nodes) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not training(nodes)
+    assert until(lambda: not training(nodes))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_driver_that_is_stopped_leaves_no_worker(tmp_path, nodes, engine, sent):
+    code = f"""
+import sys
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+from pathlib import Path
+from test_training import SPLITS, row
+from pmmo.cycles import run_cycles
+from pmmo.engine import Engine
+from pmmo.ray_engine import connected
+with connected(Engine({engine.engine!r}), "cpu") as cluster:
+    run_cycles(row("gmu", epochs=100000), SPLITS, Path({str(tmp_path)!r}), 2, cluster)
+"""
+    driver = subprocess.Popen((sys.executable, "-c", code), stderr=subprocess.DEVNULL)
+    assert until(lambda: len(training(nodes)) == 2)
+    driver.send_signal(sent)
+    assert driver.wait(timeout=60) != 0
+    assert until(lambda: not training(nodes))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_with_another_torch_is_refused(tmp_path, engine, monkeypatch):
