@@ -108,7 +108,7 @@ def meanwhile(action):
         thread.join()
 
 
-@pytest.mark.parametrize("system", ["pmmo", "released"])
+@pytest.mark.parametrize("system", ["pmmo", "mmo", "released"])
 def test_two_nodes_give_the_numbers_of_this_machine_to_the_last_bit(
     tmp_path, nodes, engine, system
 ):
