@@ -1,20 +1,25 @@
-"""`python -m pmmo params [ROW]`: the resolved settings of a row and where each comes from.
+"""`python -m pmmo COMMAND`: the grid on many devices, and single files beside the pipeline.
 
-`python -m pmmo grid [-j N]`: `dvc repro` with several training stages at once.
+Each command is a function of its options that returns what to print. It imports its own work, so
+that none waits for what it does not use.
 """
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 
 from pmmo.errors import PmmoError
-from pmmo.grid import run_grid
-from pmmo.params import EXPERIMENT, load_params
 
 
-def show_params(row: str) -> str:
+def show_params(row: str | None) -> str:
     """One line per setting: its value and the key of params.yaml that it comes from."""
+    from pmmo.params import EXPERIMENT, load_params
+
     params = load_params()
+    row = row or EXPERIMENT
     rows = params.rows | {EXPERIMENT: params.experiment}
     if row not in rows:
         raise PmmoError(f"there is no row {row!r} in params.yaml; rows: {', '.join(rows)}")
@@ -27,39 +32,173 @@ def show_params(row: str) -> str:
     return "\n".join(lines)
 
 
-def jobs(text: str) -> int:
-    """A type for argparse: a whole number from 1 up."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 up")
-    return int(text)
+def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
+    # before torch is loaded: threads that spin while they wait slow each other down by a hundred
+    # times on a machine that has other work
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from pmmo.prediction import predict_file
+
+    return predict_file(model, movies, output, **options)
 
 
-def add_grid(commands: argparse._SubParsersAction) -> None:
+def import_movies(table: Path, output: Path, **options: object) -> str:
+    if find_spec("pyarrow") is None:
+        raise PmmoError(
+            "tables are read by pyarrow, which is missing: pip install -r requirements.txt"
+        )
+    from pmmo.importing import import_table
+
+    return import_table(table, output, **options)
+
+
+def grid(jobs: int) -> str:
+    from pmmo.grid import run_grid
+
+    return run_grid(jobs)
+
+
+def split_shares(text: str) -> tuple[float, ...]:
+    """A type for argparse: the shares of train, dev and test."""
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not three shares above 0 that add up to 1, such as 0.6,0.1,0.3"
+        )
+    return shares
+
+
+def whole_number(low: int):
+    """A type for argparse: a whole number from `low` up."""
+
+    def convert(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} up")
+        return int(text)
+
+    return convert
+
+
+def add_params(commands) -> None:
+    command = commands.add_parser("params", help="resolved settings and where each comes from")
+    command.add_argument("row", nargs="?", help="default: system under study")
+    command.set_defaults(run=show_params)
+
+
+def add_predict(commands) -> None:
+    command = commands.add_parser(
+        "predict", help="a trained model's genres for the movies of an HDF5 file, as CSV"
+    )
+    command.add_argument("model", metavar="MODEL", type=Path, help="folder of a run")
+    command.add_argument(
+        "movies",
+        metavar="FEATURES.hdf5",
+        type=Path,
+        help="imdb_ids, features and vgg_features in the published layout (docs/own-data.md)",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("predictions.csv"),
+        metavar="FILE",
+        help="default: predictions.csv",
+    )
+    command.add_argument(
+        "--split",
+        choices=("train", "dev", "test"),
+        help="only these movies of a file that has splits; default: all movies of the file",
+    )
+    command.add_argument(
+        "--samples",
+        type=whole_number(0),
+        metavar="K",
+        help="posterior draws behind the column sd; default: posterior_samples of the run",
+    )
+    command.add_argument(
+        "--batch-norm",
+        choices=("evaluation_set", "running"),
+        help="normalise by the statistics of these movies, or by those that training kept; "
+        "default: batch_norm_eval of the run",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=whole_number(1),
+        default=1024,
+        metavar="B",
+        help="movies in memory at once; changes no number but by rounding (default: 1024)",
+    )
+    command.set_defaults(run=predict)
+
+
+def add_import(commands) -> None:
+    command = commands.add_parser(
+        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
+    )
+    command.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv or .parquet")
+    command.add_argument("output", metavar="OUTPUT.hdf5", type=Path)
+    command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
+    command.add_argument("--genres", default="genres", metavar="COLUMN", help="default: genres")
+    for name in ("text", "image"):
+        command.add_argument(
+            f"--{name}",
+            default=name,
+            metavar="NAME",
+            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
+            f"NAME.npy, one array for all movies (default: {name})",
+        )
+    command.add_argument(
+        "--separator", default="|", metavar="TEXT", help="between genres in a cell (default: |)"
+    )
+    command.add_argument(
+        "--split",
+        dest="shares",
+        type=split_shares,
+        metavar="TRAIN,DEV,TEST",
+        help="shares of a random split, for a table without a column 'split' (0.6,0.1,0.3)",
+    )
+    command.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the random split (default: 0)"
+    )
+    command.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="ids and vectors only: a file for predict, without genres or splits",
+    )
+    command.set_defaults(run=import_movies)
+
+
+def add_grid(commands) -> None:
     command = commands.add_parser("grid", help="dvc repro with several training stages at once")
     command.add_argument(
         "-j",
         "--jobs",
-        type=jobs,
+        type=whole_number(1),
         default=2,
         metavar="N",
         help="training stages at a time (default: 2); how many: docs/scaling.md",
     )
-    command.set_defaults(run=run_grid)
+    command.set_defaults(run=grid)
+
+
+COMMANDS = (add_params, add_predict, add_import, add_grid)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pmmo")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    params = commands.add_parser("params", help="resolved settings and where each comes from")
-    params.add_argument("row", nargs="?", default=EXPERIMENT, help="default: system under study")
-    params.set_defaults(run=show_params)
-    add_grid(commands)
+    for add in COMMANDS:
+        add(commands)
     options = vars(parser.parse_args())
     command, run = options.pop("command"), options.pop("run")
     try:
         print(run(**options))
     except PmmoError as error:
         sys.exit(f"{command}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{command}: interrupted; nothing was written")
 
 
 if __name__ == "__main__":

@@ -44,10 +44,11 @@ def assemble(
     name: str,
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
-) -> None:
+) -> dict[str, object]:
     """Write `target` from the columns of `layout`, whose bytes `read` gives, and rename it.
 
-    `kind`, `source` and the hashes become its provenance: nothing that changes from run to run.
+    `kind`, `source` and the hashes become its provenance, which is returned: nothing that changes
+    from run to run.
     `pins` maps columns to the sha256 they must have (WrongHash otherwise, naming the file
     `name`); `settled` raises where the source changed meanwhile.
     """
@@ -63,12 +64,14 @@ def assemble(
                 hashes[column.name] = _pour(read(column), file)
         settled()
         check_pins(hashes, pins, name)
-        write_provenance(growing, _provenance(layout, kind, source, hashes, pins))
+        provenance = _provenance(layout, kind, source, hashes, pins)
+        write_provenance(growing, provenance)
         with growing.open("rb") as file:
             os.fsync(file.fileno())
         growing.replace(target)
     finally:
         growing.unlink(missing_ok=True)
+    return provenance
 
 
 def _pour(views: Iterable[memoryview], file) -> str:

@@ -5,7 +5,7 @@ there is one, and what to do.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,7 @@ from pmmo.layout import COLUMNS, SPLITS, Column, Layout
 from pmmo.sandbox import REMEDY
 from pmmo.sources import BadFile
 
+FEATURES = ("imdb_ids", "features", "vgg_features")  # what a prediction needs
 RANKS = {"imdb_ids": 1, "genres": 2, "features": 2, "vgg_features": 2}
 TYPES = {"genres": "<i4", "features": "<f4", "vgg_features": "<f4"}
 IN_WORDS = {
@@ -22,6 +23,7 @@ IN_WORDS = {
 }
 ID_BYTES = 64  # the published ids have 7
 GENRES = 10_000
+NAME_LENGTH = 100  # characters of a genre's name
 
 
 class Refusal(BadFile):
@@ -36,14 +38,7 @@ def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> L
 
     `memory_limit` is the most bytes that the four columns may have together.
     """
-    columns = {}
-    for column in COLUMNS:
-        found = facts["columns"][column]
-        if "error" in found:
-            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']}).")
-        columns[column] = _column(found["value"], name, column, size)
-    rows = _rows(columns, name)
-    _places(columns, name)
+    columns = _columns(facts, name, size, COLUMNS)
     total = sum(column.nbytes for column in columns.values())
     if total > memory_limit:
         raise Refusal(
@@ -54,9 +49,29 @@ def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> L
     return Layout(
         columns=columns,
         genre_names=_genre_names(facts["target_names"], name, columns["genres"].shape[1]),
-        splits=_splits(facts["split"], name, rows),
+        splits=_splits(facts["split"], name, columns["imdb_ids"].shape[0]),
         provenance=_provenance(facts["provenance"], name),
     )
+
+
+def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
+    """Where ids, text and image lie, as `check_layout` has it; labels and splits need not be there.
+
+    For prediction, which reads a batch at a time: there is no limit on the bytes together.
+    """
+    return _columns(facts, name, size, FEATURES)
+
+
+def _columns(facts: Mapping, name: str, size: int, wanted: Iterable[str]) -> dict[str, Column]:
+    columns = {}
+    for column in wanted:
+        found = facts["columns"][column]
+        if "error" in found:
+            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']}).")
+        columns[column] = _column(found["value"], name, column, size)
+    _check_rows(columns, name)
+    _places(columns, name)
+    return columns
 
 
 def _column(found: Mapping, name: str, column: str, size: int) -> Column:
@@ -128,12 +143,11 @@ def _check_type(found: str, name: str, column: str) -> None:
         )
 
 
-def _rows(columns: Mapping[str, Column], name: str) -> int:
+def _check_rows(columns: Mapping[str, Column], name: str) -> None:
     lengths = {column.name: column.shape[0] for column in columns.values()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{key} {value:,}" for key, value in lengths.items())
         raise Refusal(name, f"the columns have different numbers of rows ({listed}).")
-    return lengths["imdb_ids"]
 
 
 def _places(columns: Mapping[str, Column], name: str) -> None:
@@ -159,7 +173,7 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
     if len(names) != count or count > GENRES:
         raise Refusal(name, f"{where} has {len(names)} names for {count} columns of labels.")
     for position, item in enumerate(names):
-        if not item.strip() or not item.isprintable() or len(item) > 100:
+        if not item.strip() or not item.isprintable() or len(item) > NAME_LENGTH:
             raise Refusal(name, f"{where}: name {position} is not a printable name ({item!r:.60}).")
     twice = {item for item in names if names.count(item) > 1}
     if twice:
@@ -238,18 +252,30 @@ def check_ids(values: np.ndarray, name: str) -> list[str]:
     """The ids (N,) as text; Refusal for one that is empty, not printable ASCII, or there twice."""
     rows: dict[str, int] = {}
     for row, value in enumerate(values.tolist()):
-        where = f"dataset 'imdb_ids', row {row}"
-        if not value:
-            raise Refusal(name, f"{where}: the id is empty.", "Give each movie an id.")
-        text = value.decode("ascii", "replace")
-        if not text.isascii() or not text.isprintable() or text != text.strip():
-            raise Refusal(name, f"{where}: the id {value!r} is not printable ASCII text.")
+        text = check_id(value, row, name)
         if text in rows:
-            raise Refusal(
-                name, f"{where}: the id {text!r} is that of row {rows[text]} too.", "Keep one."
-            )
+            raise id_twice(text, row, rows[text], name)
         rows[text] = row
     return list(rows)
+
+
+def check_id(value: bytes, row: int, name: str) -> str:
+    """The id of a row as text; Refusal for one that is empty or not printable ASCII."""
+    where = f"dataset 'imdb_ids', row {row}"
+    if not value:
+        raise Refusal(name, f"{where}: the id is empty.", "Give each movie an id.")
+    text = value.decode("ascii", "replace")
+    if not text.isascii() or not text.isprintable() or text != text.strip():
+        raise Refusal(name, f"{where}: the id {value!r} is not printable ASCII text.")
+    return text
+
+
+def id_twice(text: str, row: int, earlier: int, name: str) -> Refusal:
+    return Refusal(
+        name,
+        f"dataset 'imdb_ids', row {row}: the id {text!r} is that of row {earlier} too.",
+        "Keep one.",
+    )
 
 
 def check_labels(chunk: np.ndarray, first: int, name: str, ids: Sequence[str]) -> None:

@@ -32,13 +32,13 @@ def predict(
 
 
 def own_samples(system: System) -> int:
-    """How many posterior draws the row's own prediction averages (0: the posterior mean)."""
+    """How many posterior draws the row's own prediction averages (0: the mean; departure D27)."""
     settings = system.settings
     return settings.posterior_samples if settings.prediction == "samples" else 0
 
 
 def decide(probabilities: Tensor, threshold: float) -> Tensor:
-    """0/1 decisions (N, G)."""
+    """0/1 decisions (N, G) at one threshold (departure D22)."""
     return (probabilities > threshold).to(torch.uint8)
 
 

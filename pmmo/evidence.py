@@ -25,7 +25,7 @@ from pmmo.metrics import AVERAGES
 from pmmo.results import Movies, Run
 
 WEIGHTED = AVERAGES.index("weighted")
-BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"
+BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
 WEAK = 0.5  # section 4.2: genres where the GMU's F1 is less than 0.5
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
 

@@ -131,7 +131,7 @@ def _text(
                     f"dataset 'features', row {row} (id {ids[row]!r}): the text vector is NaN.",
                     "data.nan_text: zeros (params.yaml) lets such movies through as zeros.",
                 )
-            rows[empty] = 0
+            rows[empty] = 0  # departure D34
             without.extend((first + empty).tolist())
             check_finite(rows, first, "features", source.name, ids)
         yield rows

@@ -33,8 +33,8 @@ def fetch(
     allow_full_download: bool = False,
     work: Path = WORK,
     patience: Patience | None = None,
-) -> None:
-    """Bring the four columns and the split of `source` to the file `target`.
+) -> dict[str, object]:
+    """Bring the four columns and the split of `source` to the file `target`; its provenance.
 
     `source` is `synthetic` (with `rows` and `seed`), `mmimdb` (the published file, from the first
     of `mirrors` that gives it), a path, or an http(s) address. `sha256` pins columns to hashes
@@ -49,12 +49,13 @@ def fetch(
         raise PmmoError("data.mirrors is empty; data.source: mmimdb needs one (params.yaml).")
     with _ready(target, work):
         if source == "synthetic":
-            _fetch_synthetic(target, rows, seed, limit)
+            found = _fetch_synthetic(target, rows, seed, limit)
         elif urls:
-            _fetch_urls(target, urls, work, pins, limit, allow_full_download, patience)
+            found = _fetch_urls(target, urls, work, pins, limit, allow_full_download, patience)
         else:
-            _fetch_file(target, Path(source).expanduser(), "file", source, pins, limit)
+            found = _fetch_file(target, Path(source).expanduser(), "file", source, pins, limit)
         _clean(work)
+    return found
 
 
 def _clean(work: Path) -> None:
@@ -71,7 +72,7 @@ def _fetch_urls(
     limit: float,
     allow_full_download: bool,
     patience: Patience | None,
-) -> None:
+) -> dict[str, object]:
     """From the first address that gives a good file; each on its own, bytes never mix."""
     reasons = []
     for url in urls:
@@ -85,7 +86,7 @@ def _fetch_urls(
                 allow_full_download=allow_full_download,
                 patience=patience,
             )
-            assemble(
+            return assemble(
                 target,
                 layout,
                 lambda column, parts=parts: _whole(parts[column.name]),
@@ -98,8 +99,6 @@ def _fetch_urls(
             if isinstance(reason, WrongHash):
                 shutil.rmtree(folder_of(work, url), ignore_errors=True)
             reasons.append(str(reason))
-        else:
-            return
     if len(reasons) > 1:
         reasons.insert(0, "no mirror gives the file (data.mirrors in params.yaml).")
     reasons.append(
@@ -163,23 +162,23 @@ def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
     return pins
 
 
-def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> None:
+def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[str, object]:
     from pmmo.synthetic import write_synthetic  # only this source needs it
 
     whole = target.with_name(target.name + ".synthetic.tmp")
     try:
         write_synthetic(whole, rows=rows, seed=seed)
-        _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
+        return _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
     finally:
         whole.unlink(missing_ok=True)
 
 
 def _fetch_file(
     target: Path, path: Path, kind: str, source: str, pins: Mapping[str, str], limit: float
-) -> None:
+) -> dict[str, object]:
     with LocalFile(path, "Check data.source in params.yaml and that you may read it.") as file:
         layout = check_layout(inspect(file), file.name, file.size, limit)
-        assemble(
+        return assemble(
             target,
             layout,
             lambda column: file.stream(column.offset, column.nbytes),

@@ -90,7 +90,8 @@ def allocate_movies(
 ) -> dict[str, Column]:
     """Write a file in the published layout whose columns have a place but no values yet.
 
-    `columns` gives each column's (shape, dtype). The caller writes the raw values at the
+    `columns` gives each column's (shape, dtype); without "genres" among them the movies are
+    unlabelled, and have neither genre names nor splits. The caller writes the raw values at the
     returned offsets; so columns of any size pass through without being held in memory.
     """
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -105,8 +106,9 @@ def allocate_movies(
             )
             for axis, label in enumerate(DIMENSIONS[name]):
                 dataset.dims[axis].label = label
-        file["genres"].attrs["target_names"] = json.dumps(list(genre_names))
-        file.attrs["split"] = split_rows(sorted(columns), splits)
+        if "genres" in columns:
+            file["genres"].attrs["target_names"] = json.dumps(list(genre_names))
+            file.attrs["split"] = split_rows(sorted(columns), splits)
         return {
             name: Column(name, shape, np.dtype(dtype).str, file[name].id.get_offset())
             for name, (shape, dtype) in columns.items()

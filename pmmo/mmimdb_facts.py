@@ -10,7 +10,7 @@ ROWS = 25_959
 TEXT_WIDTH = 300  # mean word2vec of the plot's words
 IMAGE_WIDTH = 4_096  # VGG16 fc features of the poster, rectified
 
-# split -> first row, row after the last: 60 / 10 / 30 %
+# split -> first row, row after the last: 60 / 10 / 30 % (departure D11)
 SPLITS = MappingProxyType({"train": (0, 15_552), "dev": (15_552, 18_160), "test": (18_160, 25_959)})
 
 # genre -> movies that carry it, in the order of the file's `target_names`

@@ -112,11 +112,11 @@ def maxout_classifier(
     batch_norm: bool,
 ) -> nn.Sequential:
     """Module C: `layers` x (batch norm, maxout, dropout) and a linear output of logits (B, G)."""
-    steps: list[nn.Module] = []
+    steps: list[nn.Module] = []  # their order, number and sizes: departure D13
     width = inputs
     for _ in range(layers):
         steps += [nn.BatchNorm1d(width)] if batch_norm else []
-        steps += [Maxout(width, units, pieces), nn.Dropout(dropout)]
+        steps += [Maxout(width, units, pieces), nn.Dropout(dropout)]  # departure D23
         width = units
     return nn.Sequential(*steps, nn.Linear(width, outputs))
 

@@ -30,6 +30,7 @@ def log_likelihood(model_trace: Trace) -> Tensor:
 
 def sampled_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     """log q(theta) - log p(theta) at the draw: the KL term of ELBOv1, Eq. 6."""
+    # Eq. 5 prints both expectations with a minus; it is -(E[log p] - E[log q]) (departure D16)
     terms = [
         guide_trace.nodes[name]["fn"].log_prob(guide_trace.nodes[name]["value"])
         - model_trace.nodes[name]["fn"].log_prob(guide_trace.nodes[name]["value"])
@@ -81,6 +82,7 @@ def penalty(posterior: LaplacePosterior, kind: Penalty, on: str, reduction: str)
     """
     if kind == "none":
         return 0.0
+    # departure D14
     values = list(posterior.loc.values())
     if on == "loc_and_scale":
         values += [log_scale.exp() for log_scale in posterior.log_scale.values()]

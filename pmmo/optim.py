@@ -17,7 +17,7 @@ class ClippedAdam(torch.optim.Adam):
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, clip_norm: float = 10.0) -> None:
         super().__init__(params, lr=lr, fused=True)
-        self.clip_norm = clip_norm
+        self.clip_norm = clip_norm  # departure D19
         self.eps = self.defaults["eps"]
         self.steps = 0
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from pmmo.cycles import Splits, cycle_key, load_machines, run_cycles
-from pmmo.data import load_movies
+from pmmo.data import Movies, load_movies
 from pmmo.device import choose_device, prepare_process
 from pmmo.engine import Engine
 from pmmo.layout import SPLITS
@@ -63,7 +63,7 @@ def train_row(
         "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
         "seconds_total": time.perf_counter() - start,
     }
-    summary = write_run(settings, cycles, splits, environment, output)
+    summary = write_run(settings, cycles, splits, environment, load_movies(data), output)
     shutil.rmtree(store)
     return summary
 
@@ -106,6 +106,7 @@ def write_run(
     cycles: list[Cycle],
     splits: Splits,
     environment: dict[str, object],
+    movies: Movies,
     output: Path,
 ) -> dict[str, object]:
     """The files of a row, under a temporary name first; returns the summary."""
@@ -130,7 +131,8 @@ def write_run(
         save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
     best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
     save_file(best.state, folder / "model.safetensors")
-    write_text(folder / "model.json", json.dumps(model_card(settings, splits, best), indent=1))
+    card = model_card(settings, splits, best) | data_card(movies)
+    write_text(folder / "model.json", json.dumps(card, indent=1))
     shutil.rmtree(output, ignore_errors=True)
     folder.rename(output)
     return summary
@@ -144,6 +146,15 @@ def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, obj
         "cycle": best.summary["cycle"],
         "epoch": best.summary["best_epoch"],
         "dev": best.summary["dev"],
+    }
+
+
+def data_card(movies: Movies) -> dict[str, object]:
+    """What a prediction must know of the data: genres in the order of the outputs, text, origin."""
+    return {
+        "genres": list(movies.genre_names),
+        "nan_text": movies.nan_text["policy"],
+        "provenance": dict(movies.provenance),
     }
 
 

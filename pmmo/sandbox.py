@@ -19,8 +19,8 @@ METADATA_READS = 20_000
 ANSWER_BYTES = 8 << 20
 
 REMEDY = (
-    "Give a file in the layout of the published multimodal_imdb.hdf5: docs/data.md describes it "
-    "and pmmo.layout.write_movies writes it."
+    "Give a file in the layout of the published multimodal_imdb.hdf5 (docs/data.md); "
+    "`python -m pmmo import` makes one of a table (docs/own-data.md)."
 )
 
 

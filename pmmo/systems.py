@@ -69,7 +69,7 @@ class System(nn.Module):
         raise NotImplementedError
 
     def limit_norms(self) -> None:
-        """Max-norm on module C after a step (section 3.1)."""
+        """Max-norm on module C after a step (section 3.1, departure D26)."""
         if self.settings.max_norm != "none":
             apply_max_norm(self.classifier, self.settings.max_norm)
 
@@ -92,6 +92,8 @@ class System(nn.Module):
 
 class Gmu(System):
     """The baseline (Arevalo et al. 2017): end to end, one cross-entropy, Adam, max-norm."""
+
+    # the publication's equations, which its code does not follow to the letter (departure D17)
 
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
         super().__init__(settings, sizes)
@@ -124,10 +126,11 @@ class TwoObjectives(System):
         self.fusion = self.build_fusion()
         module_c = list(self.classifier.parameters())
         in_c = set(map(id, module_c))
+        # with batch norm of the inputs and the readout, which are deterministic (departure D24)
         module_a = [p for p in self.parameters() if p.requires_grad and id(p) not in in_c]
         self.optimisers = (
             ClippedAdam(module_a, lr=settings.learning_rate),
-            torch.optim.AdamW(
+            torch.optim.AdamW(  # departure D20
                 module_c,
                 lr=settings.classifier_learning_rate,
                 weight_decay=settings.weight_decay,
@@ -150,6 +153,8 @@ class TwoObjectives(System):
 
 class Mmo(TwoObjectives):
     """M+MO: PM+MO without variational inference; A minimises the cross-entropy of its readout."""
+
+    # what is left of A without it: departure D25
 
     def build_fusion(self) -> Fusion:
         s = self.settings

@@ -27,7 +27,7 @@ class Cycle:
     curves: list[dict[str, float]]  # one row per epoch
     predictions: dict[str, Tensor]
     state: dict[str, Tensor]  # the kept epoch's parameters and buffers
-    seconds_per_epoch: float  # median, training steps only
+    seconds_per_epoch: float  # median, training steps only (departure D28)
 
 
 def build_system(settings: Settings, sizes: Sizes) -> System:
@@ -44,7 +44,7 @@ def batches(movies: int, batch_size: int, generator: torch.Generator) -> list[Te
     """A permutation of the movies cut into batches of at most `batch_size`, equal within one.
 
     Equal parts rather than a short last batch: batch norm needs company, and every batch then
-    stands for the same share of the training set.
+    stands for the same share of the training set (departure D18).
     """
     order = torch.randperm(movies, generator=generator, device=generator.device)
     return list(order.tensor_split(-(-movies // batch_size)))
@@ -71,7 +71,7 @@ def train_cycle(
     """Train on "train", keep the best epoch by weighted F1 on "dev", score "test" once.
 
     `splits` holds (text, image, genres) of the three sets on one device. Everything random comes
-    from `settings.seed + cycle`; the global generators are left as they were found.
+    from `settings.seed + cycle` (departure D32); the global generators are left as they were found.
     Raises PmmoError when the loss stops being finite.
     """
     seed = settings.seed + cycle
@@ -91,7 +91,8 @@ def _train(
 ) -> Cycle:
     settings, (train, dev, test) = system.settings, (splits[k] for k in ("train", "dev", "test"))
     order = torch.Generator(train.text.device).manual_seed(seed)
-    glance = Batch(*(column[: len(dev.text)] for column in train))  # as many movies as dev has
+    # for the training score: as many movies as dev has (departure D35)
+    glance = Batch(*(column[: len(dev.text)] for column in train))
     samples = own_samples(system)
     curves, seconds = [], []
     best_f1, best_epoch, state = -1.0, 0, {}
@@ -117,6 +118,7 @@ def _train(
                 **losses,
             }
         )
+        # departure D21
         if settings.kept_epoch == "last" or dev_f1["weighted"] > best_f1:
             best_f1, best_epoch = dev_f1["weighted"], epoch + 1
             state = {name: value.clone() for name, value in system.state_dict().items()}

@@ -2,9 +2,13 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+
+from pmmo.errors import PmmoError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -13,6 +17,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+@contextmanager
+def growing(path: Path) -> Iterator[Path]:
+    """The temporary name to write a large file under; it becomes `path` if all goes well.
+
+    For files that a user names: PmmoError where they cannot be written. Makes their folder.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise PmmoError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space, or name a "
+            "place that you may write to."
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,9 +2,10 @@
 
     python -m scripts.bench_extract [--repeat 5]
 
-The copies move the same bytes with h5py's `read_direct`, in the same run and alternating with
-`extract`: once into arrays in memory, once into arrays that are files (np.memmap), since files are
-what `extract` has to leave behind.
+The copies move the same bytes with h5py's `read_direct` into arrays made beforehand, in the same
+run and alternating with `extract`: arrays as np.empty gives them; arrays that were written to
+before, so that the system need not find pages for them; and arrays that are files (np.memmap),
+since files are what `extract` has to leave behind.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -24,16 +26,10 @@ from pmmo.layout import COLUMNS
 from scripts.show_fetch import PRINT_PEAK, ROOT, ROWS, write_full_size
 
 
-def copy(path: Path, folder: Path | None) -> float:
-    """Seconds to read all columns into arrays made beforehand: in memory, or files in `folder`."""
+def copy(path: Path, make: Callable[[str, tuple[int, ...], np.dtype], np.ndarray]) -> float:
+    """Seconds to read all columns into arrays that `make(name, shape, dtype)` gives beforehand."""
     with h5py.File(path) as file:
-        arrays = {}
-        for name in COLUMNS:
-            shape, dtype = file[name].shape, file[name].dtype
-            if folder is None:
-                arrays[name] = np.ones(shape, dtype)  # written once: its pages exist
-            else:
-                arrays[name] = np.memmap(folder / name, dtype, "w+", shape=shape)
+        arrays = {name: make(name, file[name].shape, file[name].dtype) for name in COLUMNS}
         start = time.perf_counter()
         for name, array in arrays.items():
             file[name].read_direct(array)
@@ -67,19 +63,26 @@ def main() -> None:
         folder = Path(name)
         path = folder / "movies.hdf5"
         write_full_size(path, unused={})
-        times = {"extract": [], "copy to memory": [], "copy to files": []}
+        arrays = {
+            "new arrays": lambda name, shape, dtype: np.empty(shape, dtype),
+            "used arrays": lambda name, shape, dtype: np.ones(shape, dtype),
+            "new files": lambda name, shape, dtype: np.memmap(folder / name, dtype, "w+", 0, shape),
+        }
+        times = {"extract": []} | {f"copy to {kind}": [] for kind in arrays}
         for _ in range(repeat + 1):
-            times["copy to memory"].append(copy(path, None))
-            times["copy to files"].append(copy(path, folder))
+            for kind, make in arrays.items():
+                times[f"copy to {kind}"].append(copy(path, make))
             times["extract"].append(timed_extract(path, folder))
         peak, largest = peak_memory(path, folder), ROWS * 4096 * 4
     for what, seconds in times.items():
         seconds = seconds[1:]  # the first of each warms the caches
+        ratios = [ours / theirs for ours, theirs in zip(times["extract"][1:], seconds, strict=True)]
         print(
-            f"{what:16} {statistics.median(seconds):.3f} s "
-            f"(median of {repeat}, {min(seconds):.3f} to {max(seconds):.3f})"
+            f"{what:20} {statistics.median(seconds):.3f} s "
+            f"({min(seconds):.3f} to {max(seconds):.3f}); "
+            f"extract takes {statistics.median(ratios):.2f} x (medians of {repeat})"
         )
-    print(f"peak memory      {peak / 1e6:.0f} MB, {peak / largest:.2f} x the largest column")
+    print(f"peak memory          {peak / 1e6:.0f} MB, {peak / largest:.2f} x the largest column")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage `fetch`: settings/data.json -> data/movies.hdf5."""
+"""Stage `fetch`: settings/data.json -> data/movies.hdf5, and the sha256 of its columns."""
 
 import json
 import sys
@@ -6,12 +6,14 @@ from pathlib import Path
 
 from pmmo.errors import PmmoError
 from pmmo.fetch import fetch
+from pmmo.writing import write_json
 
 
 def main() -> None:
     settings = json.loads(Path("settings/data.json").read_text())
     settings.pop("nan_text", None)  # extract's
-    fetch(Path("data/movies.hdf5"), **settings)
+    provenance = fetch(Path("data/movies.hdf5"), **settings)
+    write_json(Path("data/columns.json"), {"sha256": provenance["sha256"]})
 
 
 if __name__ == "__main__":

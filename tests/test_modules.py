@@ -64,7 +64,7 @@ def test_fuse_is_equations_1_and_2():
 
 def test_gmu_equations_of_arevalo():
     """h_v = tanh(W_v x_v), h_t = tanh(W_t x_t), z = sigma(W_z [x_v, x_t]), h = z h_v + (1-z) h_t,
-    one movie at a time, with the biases of the authors' code."""
+    one movie at a time, with biases, which the publication leaves out (departure D17)."""
     w, (text, image) = weights("inputs", 1), inputs(1)
     n = {name: value.numpy() for name, value in w.items()}
     gate_text, gate_image = n["gate.weight"][:, :T], n["gate.weight"][:, T:]

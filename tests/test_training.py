@@ -212,7 +212,7 @@ def write_data(folder):
         "genres": ["a", "b", "c"],
         "splits": {name: ends[i : i + 2] for i, name in enumerate(SIZES)},
         "provenance": {},
-        "nan_text": {},
+        "nan_text": {"policy": "zeros", "count": 0, "ids": []},
         "unlabelled": 0,
     }
     write_catalogue(folder, catalogue)

@@ -1,0 +1,84 @@
+"""What the scripts about module A's objective share: settings, movies, a system to look into."""
+
+import argparse
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from pmmo.data import load_movies
+from pmmo.layout import SPLITS
+from pmmo.params import load_params
+from pmmo.settings import Settings
+from pmmo.systems import Batch, System
+from pmmo.training import build_system, sizes_of, train_epoch
+from pmmo.variational import BayesianFusion
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = ("text", "image", "gate")
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=ROOT / "data/tensors", help="of `extract`")
+    parser.add_argument("--scale", choices=("demo", "paper"), default="demo")
+    parser.add_argument("--epochs", type=int, help="default: those of the scale")
+    return parser
+
+
+def row(name: str, scale: str, epochs: int | None) -> Settings:
+    """A row of params.yaml at `scale`, whatever scale the file is set to."""
+    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text(yaml.safe_dump(tree | {"scale": scale}))
+        settings = load_params(path).rows[name]
+    return settings if epochs is None else replace(settings, epochs=epochs)
+
+
+def load(folder: Path) -> dict[str, Batch]:
+    movies = load_movies(folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        name: Batch(*(column.to(device).float() for column in movies.split(name)))
+        for name in SPLITS
+    }
+
+
+def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> System:
+    torch.manual_seed(seed)
+    return build_system(settings, sizes_of(splits)).to(splits["train"].text.device)
+
+
+def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
+    generator = torch.Generator(splits["train"].text.device).manual_seed(epoch)
+    train_epoch(system, splits["train"], epoch, generator)
+
+
+def module_a(system: System) -> BayesianFusion:
+    """A copy of PM+MO's module A that no optimiser knows, for gradients of single terms."""
+    fusion = system.build_fusion().to(next(system.parameters()).device)
+    fusion.load_state_dict(system.fusion.state_dict())
+    return fusion
+
+
+def traces(system: System, fusion: BayesianFusion, batch: Batch) -> tuple:
+    """Traces of the guide and the model at one draw, `batch` standing for the training set."""
+    text, image = system.inputs(batch.text, batch.image)
+    return fusion.traces(
+        text, image, batch.genres, readout=system.readout, movies=system.sizes.movies
+    )
+
+
+def learned(fusion: BayesianFusion, kind: str) -> list[Tensor]:
+    """The posterior's parameters of one kind: `loc` or `log_scale`."""
+    named = fusion.guide.named_parameters()
+    return [value for name, value in named if name.split(".")[0] == kind]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))

@@ -1,0 +1,266 @@
+"""Measure the openings of the paper one factor at a time, on dev; writes a table and a picture.
+
+    python -m scripts.study_openings synthetic /path/to/movies.hdf5 --output docs/openings
+
+Around the working reading (the row `pmmo-kl-l2` at demonstration sizes, and the GMU) one setting
+changes at a time, with three seeds each. Scores are weighted F1 on dev; test is never looked at.
+Finished cycles are kept in .work/study, so that an interrupted study goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from pmmo.cycles import Splits, cycle_key, run_cycles
+from pmmo.device import choose_device, prepare_process
+from pmmo.drawing import BLUE, GREY, INK, ORANGE, STYLE
+from pmmo.errors import PmmoError
+from pmmo.extract import extract
+from pmmo.fetch import fetch
+from pmmo.params import load_params
+from pmmo.runs import load_splits, number_of_workers
+from pmmo.settings import Settings
+from pmmo.writing import write_text
+
+WORK = Path(".work/study")
+SEEDS = 3
+LEVEL = 0.95
+
+# row of params.yaml -> opening (departures of docs/fidelity.md) -> the other readings
+OPENINGS: dict[str, dict[str, list[dict[str, object]]]] = {
+    "pmmo-kl-l2": {
+        "Gate input (D1)": [{"gate_input": "inputs"}],
+        "A's likelihood (D2)": [{"readout": "classifier"}],
+        "C's gradient into A (D2)": [{"classifier_gradient": "detached"}],
+        "ELBO": [{"elbo": "v1"}, {"elbo": "v2"}],
+        "KL annealing from (D3)": [{"anneal_from": a} for a in (0.0, 0.1, 0.5)],
+        "KL weight (D5)": [{"kl_weight": k} for k in ("exact", 0.1, 0.01, 0.001, 0.0)],
+        "Prior (D6)": [{"prior": "fixed"}],
+        "Prior and KL weight (D5, D6)": [{"prior": "fixed", "kl_weight": k} for k in (0.01, 0.001)],
+        "Prior's μ": [{"prior_loc": 0.0}],
+        "Prior's σ": [{"prior_scale": 0.1}],
+        "σ is (D8)": [{"prior_scale_is": "variance"}],
+        "Guide starts at (D7)": [{"guide_start": "prior"}],
+        "Guide's first scale (D7)": [{"guide_scale": s} for s in (0.003, 0.03, 0.1)],
+        "Penalty (D14)": [
+            {"penalty": "none"},
+            {"penalty": "l1"},
+            {"penalty_on": "loc"},
+            {"penalty_reduction": "sum"},
+            {"penalty_weight": 10.0},
+        ],
+        "Prediction": [{"prediction": "samples"}],
+        "Maxout layers (D13)": [{"maxout_layers": 1}, {"maxout_layers": 3}],
+        "Maxout pieces (D13)": [{"maxout_pieces": 5}],
+        "Max-norm (D13)": [{"max_norm": "none"}, {"max_norm": 20.0}],
+        "Dropout (D15)": [{"dropout": p} for p in (0.5, 0.9)],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+        "C's cross-entropy (D10)": [{"bce": "mean"}],
+        "Threshold": [{"threshold": t} for t in (0.3, 0.4)],
+        "Learning rate": [{"learning_rate": 1e-3}, {"classifier_learning_rate": 1e-3}],
+        "Weight decay of C": [{"weight_decay": 0.0}],
+    },
+    "gmu": {
+        "Gate input": [{"gate_input": "outputs"}],
+        "Maxout layers": [{"maxout_layers": 1}],
+        "Max-norm": [{"max_norm": "none"}, {"max_norm": 20.0}],
+        "Dropout": [{"dropout": p} for p in (0.0, 0.5)],
+        "Batch norm": [{"batch_norm": False}],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+        "Cross-entropy (D10)": [{"bce": "sum"}],
+        "Threshold": [{"threshold": t} for t in (0.3, 0.4)],
+        "Learning rate": [{"learning_rate": 5e-3}],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set of the study."""
+
+    name: str
+    tensors: Path
+    splits: Splits
+
+
+def prepare(source: str) -> Data:
+    """Fetch and extract a source as the pipeline does, into a folder of its own."""
+    settings = load_params().data
+    folder = WORK / (source if source == "synthetic" else Path(source).stem)
+    movies, tensors = folder / "movies.hdf5", folder / "tensors"
+    of_synthetic = {"rows": settings.rows, "seed": settings.seed} if source == "synthetic" else {}
+    limit = settings.memory_limit_gb
+    fetch(movies, source=source, memory_limit_gb=limit, work=folder / "fetch", **of_synthetic)
+    extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
+    facts = json.loads((tensors / "movies.json").read_text())
+    kind = "synthetic" if facts["provenance"]["kind"] == "synthetic" else "real"
+    name = f"{kind}, {len(facts['ids']):,} movies, {len(facts['genres'])} genres"
+    return Data(name, tensors, load_splits(tensors, choose_device("auto")))
+
+
+def readings(row: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The working reading of a row, then each other reading: opening and changed settings."""
+    yield "working reading", {}
+    for opening, others in OPENINGS[row].items():
+        for change in others:
+            yield opening, change
+
+
+def dev_scores(settings: Settings, data: Data) -> list[float]:
+    """Weighted F1 on dev of each seed at its best epoch; 0 where training diverges."""
+    store = WORK / "cycles" / cycle_key(settings, data.tensors)
+    workers = number_of_workers(settings, choose_device(settings.device))
+    try:
+        cycles = run_cycles(settings, data.splits, store, workers)
+    except PmmoError as error:
+        print(f"counted as 0: {error}", file=sys.stderr)
+        return [0.0] * settings.cycles
+    return [cycle.summary["dev"]["weighted"] for cycle in cycles]
+
+
+def study(data: Data) -> pd.DataFrame:
+    """One line per row and reading: dev scores and paired differences to the working reading."""
+    lines = []
+    for row in OPENINGS:
+        base = replace(load_params().rows[row], cycles=SEEDS)
+        plain = np.array(dev_scores(base, data))
+        for opening, change in readings(row):
+            known = {key: value for key, value in asdict(base).items() if key in change}
+            scores = np.array(dev_scores(replace(base, **change), data))
+            lines.append(
+                {
+                    "data": data.name,
+                    "row": row,
+                    "opening": opening,
+                    "reading": words(change),
+                    "instead_of": words(known),
+                    "dev_weighted": scores.mean(),
+                    "sd": scores.std(ddof=1),
+                    "difference": (scores - plain).mean(),
+                    "difference_sd": (scores - plain).std(ddof=1),
+                }
+            )
+    return with_intervals(pd.DataFrame(lines))
+
+
+def words(change: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {str(value).lower()}" for key, value in change.items())
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """Add paired intervals; three seeds say little of a spread, so all readings of a row share one.
+
+    The variance of a difference is pooled over the readings of a row, with 2 degrees of freedom
+    from each.
+    """
+    others = table[table["reading"] != ""]
+    variance = others.groupby("row")["difference_sd"].agg(lambda sd: np.mean(np.square(sd)))
+    freedom = others.groupby("row").size() * (SEEDS - 1)
+    reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / SEEDS)
+    width = table["row"].map(reach).where(table["reading"] != "")
+    return table.assign(low=table["difference"] - width, high=table["difference"] + width)
+
+
+def verdict(line: Mapping) -> str:
+    if line["low"] > 0:
+        return "better"
+    return "worse" if line["high"] < 0 else "same"
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """One table per row of params.yaml; the data sets side by side."""
+    text = [
+        "# The openings, measured",
+        "",
+        "Written by `python -m scripts.study_openings`; what it means: [openings.md](openings.md). "
+        f"Weighted F1 on dev at the best epoch, mean ± sd over {SEEDS} seeds; paired difference to "
+        f"the working reading with a {LEVEL:.0%} interval.",
+    ]
+    for row, lines in table.groupby("row", sort=False):
+        names = list(lines["data"].unique())
+        text += ["", f"### `{row}`", ""]
+        header = [f"{name}: dev F1 | difference | " for name in names]
+        text += [f"| Opening | Reading | {' | '.join(header)} |"]
+        text += ["|---|---|" + "---:|---:|---|" * len(names)]
+        for (opening, reading, known), pair in lines.groupby(
+            ["opening", "reading", "instead_of"], sort=False
+        ):
+            shown = f"{reading} (instead of {known})" if reading else "as in params.yaml"
+            cells = [opening, shown]
+            for name in names:
+                line = pair[pair["data"] == name].iloc[0]
+                cells.append(f"{line['dev_weighted']:.3f} ± {line['sd']:.3f}")
+                if not reading:
+                    cells += ["", ""]
+                    continue
+                cells.append(
+                    f"{line['difference']:+.3f} ({line['low']:+.3f} to {line['high']:+.3f})"
+                )
+                cells.append("" if verdict(line) == "same" else verdict(line))
+            text.append("| " + " | ".join(cells) + " |")
+    return "\n".join(text).replace("-0.", "−0.")
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Differences to the working reading with their intervals."""
+    names = list(table["data"].unique())
+    rows = list(table["row"].unique())
+    readings_of = [table[(table["row"] == row) & (table["reading"] != "")] for row in rows]
+    counts = [lines["reading"].nunique() for lines in readings_of]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 1.6 + 0.2 * sum(counts)), layout="constrained")
+        grid = figure.subplots(len(rows), 1, height_ratios=counts, squeeze=False)[:, 0]
+        for axes, row, lines in zip(grid, rows, readings_of, strict=True):
+            labels = list(lines["reading"].unique())
+            for name, colour, marker, shift in zip(
+                names, (BLUE, ORANGE), ("o", "s"), (-0.15, 0.15), strict=False
+            ):
+                own = lines[lines["data"] == name].set_index("reading").loc[labels]
+                place = np.arange(len(labels)) + shift
+                reach = own["high"] - own["difference"]
+                axes.errorbar(
+                    own["difference"], place, xerr=reach, fmt=marker, color=colour, ms=4, label=name
+                )
+            axes.axvline(0, color=INK, lw=0.9)
+            axes.set_xlim(-0.2, 0.06)
+            for number, (_, own) in enumerate(lines.groupby("reading", sort=False)):
+                if (own["difference"] < -0.2).any():
+                    note = " and ".join(f"{d:.2f}" for d in own["difference"]).replace("-", "−")
+                    axes.text(-0.198, number, f"◂ {note}", va="center", size=7, color=GREY)
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.4, -0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.set_title(f"{row}: one setting changed", weight="bold")
+        grid[0].legend(loc="lower left")
+        grid[-1].set_xlabel(
+            f"Difference in weighted F1 on dev ({SEEDS} paired seeds, {LEVEL:.0%} intervals)"
+        )
+        figure.savefig(path.with_suffix(".png"), dpi=110)
+
+
+def main(sources: Sequence[str], output: Path) -> None:
+    prepare_process()
+    table = pd.concat([study(prepare(source)) for source in sources], ignore_index=True)
+    write_text(output.with_suffix(".csv"), table.to_csv(index=False, float_format="%.5f"))
+    write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table))
+    draw(table, output)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sources", nargs="+", help="synthetic, or the path of an HDF5 file")
+    parser.add_argument("--output", type=Path, default=WORK / "openings")
+    arguments = parser.parse_args()
+    try:
+        main(arguments.sources, arguments.output)
+    except PmmoError as error:
+        sys.exit(f"study: {error}")
