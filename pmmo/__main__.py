@@ -1,4 +1,4 @@
-"""`python -m pmmo COMMAND`: what is done with single files, beside the pipeline.
+"""`python -m pmmo COMMAND`: the grid on many devices, and single files beside the pipeline.
 
 Each command is a function of its options that returns what to print. It imports its own work, so
 that none waits for what it does not use.
@@ -49,6 +49,12 @@ def import_movies(table: Path, output: Path, **options: object) -> str:
     from pmmo.importing import import_table
 
     return import_table(table, output, **options)
+
+
+def grid(jobs: int) -> str:
+    from pmmo.grid import run_grid
+
+    return run_grid(jobs)
 
 
 def split_shares(text: str) -> tuple[float, ...]:
@@ -164,7 +170,20 @@ def add_import(commands) -> None:
     command.set_defaults(run=import_movies)
 
 
-COMMANDS = (add_params, add_predict, add_import)
+def add_grid(commands) -> None:
+    command = commands.add_parser("grid", help="dvc repro with several training stages at once")
+    command.add_argument(
+        "-j",
+        "--jobs",
+        type=whole_number(1),
+        default=2,
+        metavar="N",
+        help="training stages at a time (default: 2); how many: docs/scaling.md",
+    )
+    command.set_defaults(run=grid)
+
+
+COMMANDS = (add_params, add_predict, add_import, add_grid)
 
 
 def main() -> None:

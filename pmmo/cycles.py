@@ -1,4 +1,4 @@
-"""The cycles of one row: run them, side by side on a CPU, keep each as it finishes, resume.
+"""The cycles of one row: run them, side by side on a CPU or on Ray, keep each, resume.
 
 A finished cycle is stored under a key made of everything it depends on, so that a stage that was
 killed resumes with the cycles it lacks and never picks up those of another setting. DVC removes a
@@ -20,8 +20,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from pmmo.device import describe
 from pmmo.errors import PmmoError
 from pmmo.monitor import Monitor
+from pmmo.ray_engine import Cluster, Machine, run_on_ray
 from pmmo.settings import Settings
 from pmmo.systems import Batch
 from pmmo.training import Cycle, Report, train_cycle
@@ -41,8 +43,11 @@ def cycle_key(settings: Settings, data: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_cycle(cycle: Cycle, folder: Path) -> None:
-    """Write a finished cycle to `folder`, which appears whole or not at all."""
+def save_cycle(cycle: Cycle, machine: Machine, folder: Path) -> None:
+    """Write a finished cycle to `folder`, which appears whole or not at all.
+
+    `machine` describes where it was trained: cycles of one row may come from several.
+    """
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -54,6 +59,7 @@ def save_cycle(cycle: Cycle, folder: Path) -> None:
         "seconds_per_epoch": cycle.seconds_per_epoch,
     }
     (temporary / "cycle.json").write_text(json.dumps(rest))
+    (temporary / "machine.json").write_text(json.dumps(machine))
     temporary.rename(folder)
 
 
@@ -65,20 +71,38 @@ def load_cycle(folder: Path) -> Cycle:
     )
 
 
-def run_cycles(settings: Settings, splits: Splits, store: Path, workers: int) -> list[Cycle]:
+def load_machines(store: Path) -> list[Machine]:
+    """Where the finished cycles were trained, in order."""
+    return [json.loads(path.read_text()) for path in sorted(store.glob("cycle-*/machine.json"))]
+
+
+def run_cycles(
+    settings: Settings,
+    splits: Splits,
+    store: Path,
+    workers: int,
+    cluster: Cluster | None = None,
+) -> list[Cycle]:
     """All cycles of a row, in order: those in `store` as they are, the missing ones trained.
 
-    With several workers the cycles run side by side in forked processes that share the movies;
-    the numbers are the same with any number of workers. Raises PmmoError if a cycle fails.
+    With a cluster they run on it. Else, with several workers, they run side by side in forked
+    processes that share the movies. The numbers are the same everywhere. Raises PmmoError if a
+    cycle fails.
     """
     folders = {cycle: store / f"cycle-{cycle}" for cycle in range(settings.cycles)}
     missing = [cycle for cycle, folder in folders.items() if not folder.exists()]
 
+    def keep(trained: Cycle, machine: Machine) -> None:
+        save_cycle(trained, machine, folders[trained.summary["cycle"]])
+
     def train(cycle: int, report: Report) -> None:
-        save_cycle(train_cycle(settings, splits, cycle, report), folders[cycle])
+        trained = train_cycle(settings, splits, cycle, report)
+        keep(trained, describe(splits["train"].text.device, workers))
 
     with Monitor(settings.name, settings.epochs * len(missing)) as monitor:
-        if workers > 1 and len(missing) > 1:
+        if cluster is not None:
+            run_on_ray(cluster, settings, splits, missing, monitor.epoch, keep)
+        elif workers > 1 and len(missing) > 1:
             side_by_side(train, missing, workers, monitor.epoch)
         else:
             for cycle in missing:

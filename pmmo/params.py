@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pmmo.engine import Engine
 from pmmo.errors import PmmoError
 from pmmo.settings import SYSTEMS, Rule, Settings, check_value, tunable
 
@@ -19,6 +20,7 @@ AUTO = "auto"
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
 NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
 EXPERIMENT = "experiment"
+ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
 
 Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
@@ -55,6 +57,7 @@ class Params:
     experiment: Settings
     data: DataSettings
     intervals: Intervals
+    engine: Engine
     origins: dict[str, Origins]
 
 
@@ -64,7 +67,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         tree = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise PmmoError(f"{path} is not valid YAML: {error}") from error
-    check_keys("", tree, {"scale", "data", "intervals", *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "data", "intervals", *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -76,7 +79,14 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         resolved[name], origins[name] = resolve_row(tree, name, row)
     resolved[EXPERIMENT], origins[EXPERIMENT] = resolve_experiment(tree)
     experiment = resolved.pop(EXPERIMENT)
-    return Params(resolved, experiment, resolve_data(tree), resolve_intervals(tree), origins)
+    return Params(
+        rows=resolved,
+        experiment=experiment,
+        data=resolve_data(tree),
+        intervals=resolve_intervals(tree),
+        engine=Engine(**{key: tree[key] for key in ENGINE}),
+        origins=origins,
+    )
 
 
 def resolve_row(tree: dict, name: str, row: Any) -> tuple[Settings, Origins]:
@@ -195,7 +205,7 @@ def check_blocks(tree: dict) -> None:
 def check_name(name: Any) -> None:
     if not isinstance(name, str) or not name or set(name) - NAME_CHARACTERS:
         raise PmmoError(f"variants.{name}: a row's name is made of a-z, 0-9 and - only")
-    if name in (EXPERIMENT, "data", "reports"):
+    if name in (EXPERIMENT, "data", "reports", "engine"):
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
 
 

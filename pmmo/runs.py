@@ -12,11 +12,13 @@ from statistics import fmean
 import torch
 from safetensors.torch import save_file
 
-from pmmo.cycles import Splits, cycle_key, run_cycles
+from pmmo.cycles import Splits, cycle_key, load_machines, run_cycles
 from pmmo.data import Movies, load_movies
-from pmmo.device import choose_device, describe, prepare_process
+from pmmo.device import choose_device, prepare_process
+from pmmo.engine import Engine
 from pmmo.layout import SPLITS
 from pmmo.metrics import AVERAGES
+from pmmo.ray_engine import connected
 from pmmo.settings import Settings, load_settings, save_settings
 from pmmo.systems import Batch, System
 from pmmo.training import TERMS, Cycle, build_system, sizes_of
@@ -36,26 +38,42 @@ COLUMNS = (
 )
 
 
-def train_row(settings_file: Path, data: Path, output: Path) -> dict[str, object]:
+def train_row(
+    settings_file: Path, data: Path, output: Path, engine: Engine | None = None
+) -> dict[str, object]:
     """Train the row of a settings file on the tensors in `data`; returns its summary.
 
-    `output` appears whole or not at all. Finished cycles survive a kill and are taken up again.
+    `output` appears whole or not at all. Finished cycles survive a kill and are taken up again,
+    by this engine or another; without an engine they run on this machine.
     """
     start = time.perf_counter()
     settings = load_settings(settings_file)
-    prepare_process()
-    device = choose_device(settings.device)
-    splits = load_splits(data, device)
-    workers = number_of_workers(settings, device)
     store = STORE / cycle_key(settings, data)
-    cycles = run_cycles(settings, splits, store, workers)
-    environment = describe(device, workers) | {
+    if engine is None or engine.address is None:
+        prepare_process()
+        device = choose_device(settings.device)
+        splits = load_splits(data, device)
+        cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
+    else:
+        splits = load_splits(data, torch.device("cpu"))
+        with connected(engine, settings.device) as cluster:
+            cycles = run_cycles(settings, splits, store, cluster.slots, cluster)
+    environment = unite(load_machines(store)) | {
         "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
         "seconds_total": time.perf_counter() - start,
     }
     summary = write_run(settings, cycles, splits, environment, load_movies(data), output)
     shutil.rmtree(store)
     return summary
+
+
+def unite(machines: list[dict[str, object]]) -> dict[str, object]:
+    """One description of the machines that trained a row: differing entries are joined by +."""
+    united = {}
+    for key in machines[0]:
+        values = list(dict.fromkeys(machine[key] for machine in machines))
+        united[key] = values[0] if len(values) == 1 else " + ".join(map(str, values))
+    return united
 
 
 def load_splits(data: Path, device: torch.device) -> Splits:

@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
+from pmmo.engine import load_engine
 from pmmo.errors import PmmoError
 from pmmo.runs import train_row, write_experiment
 
 
 def main() -> None:
     run = Path("runs/experiment")
-    train_row(Path("settings/experiment.json"), Path("data/tensors"), run)
+    engine = load_engine(Path("settings/engine.json"))
+    train_row(Path("settings/experiment.json"), Path("data/tensors"), run, engine)
     write_experiment(run, Path("reports"))
 
 

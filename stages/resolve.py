@@ -1,4 +1,4 @@
-"""Stage `resolve`: params.yaml -> settings/{<row>,experiment,data,reports}.json, checked.
+"""Stage `resolve`: params.yaml -> settings/{<row>,experiment,data,reports,engine}.json, checked.
 
 Everything is checked here, before anything is fetched or trained; a row is retrained when its
 resolved settings change, and only then.
@@ -26,6 +26,7 @@ def main() -> None:
     reports = {"rows": labels, "intervals": asdict(params.intervals)}
     write_json(folder / "data.json", asdict(params.data))
     write_json(folder / "reports.json", reports)
+    write_json(folder / "engine.json", asdict(params.engine))
 
 
 if __name__ == "__main__":

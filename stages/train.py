@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
+from pmmo.engine import load_engine
 from pmmo.errors import PmmoError
 from pmmo.runs import train_row
 
 
 def main(row: str) -> None:
-    train_row(Path(f"settings/{row}.json"), Path("data/tensors"), Path(f"runs/rows/{row}"))
+    engine = load_engine(Path("settings/engine.json"))
+    train_row(Path(f"settings/{row}.json"), Path("data/tensors"), Path(f"runs/rows/{row}"), engine)
 
 
 if __name__ == "__main__":

@@ -180,3 +180,52 @@ def test_the_paper_scale_with_a_file_that_is_not_there_says_so(clone):
     assert "absent.hdf5" in text
     assert "Traceback" not in text
     run(clone, "git", "checkout", "-f", ".")
+
+
+def test_switching_the_engine_makes_no_row_stale(clone):
+    run(clone, "dvc", "repro")
+    edit_params(clone, lambda tree: tree.update(engine="head:6379", gpu_share=0.5))
+    assert set(json.loads(run(clone, "dvc", "status", "--json"))) == {"resolve"}
+    run(clone, "dvc", "repro", "resolve")
+    assert json.loads((clone / "settings/engine.json").read_text())["engine"] == "head:6379"
+    text = run(clone, "dvc", "repro")
+    assert "Running stage" not in text
+    run(clone, "git", "checkout", "-f", ".")
+    run(clone, "dvc", "checkout")
+
+
+def test_the_grid_command_gives_what_one_repro_gives(clone):
+    """Two stages at a time, and the same results and the same lock file as one after another."""
+    kept = [
+        clone / "reports/metrics.json",
+        *sorted(clone.glob("runs/rows/*/predictions-*.safetensors")),
+    ]
+    before = {path: path.read_bytes() for path in kept}
+    lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    shutil.rmtree(clone / "runs")
+    shutil.rmtree(clone / ".dvc/cache")
+    text = run(clone, sys.executable, "-m", "pmmo", "grid", "-j", "2")
+    assert f"{len(KEPT) + 1} training stages brought up to date" in text
+    assert {path: path.read_bytes() for path in kept} == before
+    again = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    assert again.keys() == lock.keys()
+    assert "up to date" in run(clone, "dvc", "repro")
+    assert "0 training stages" in run(clone, sys.executable, "-m", "pmmo", "grid")
+
+
+def test_the_grid_command_reports_a_row_that_fails_and_goes_on_afterwards(clone):
+    """A loss that overflows in one row; the other row is trained all the same."""
+
+    def spoil(tree):
+        tree["variants"]["gmu"]["learning_rate"] = 1e30
+        tree["variants"]["pmmo-v2"]["anneal_from"] = 0.75
+
+    edit_params(clone, spoil)
+    text = run(clone, sys.executable, "-m", "pmmo", "grid", ok=False)
+    assert "[train@gmu] train: gmu, cycle" in text
+    assert "grid: failed: `dvc repro --single-item train@gmu`" in text
+    assert (
+        json.loads((clone / "runs/rows/pmmo-v2/settings.json").read_text())["anneal_from"] == 0.75
+    )
+    run(clone, "git", "checkout", "-f", ".")
+    assert "training stages brought up to date" in run(clone, sys.executable, "-m", "pmmo", "grid")
