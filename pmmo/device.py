@@ -20,8 +20,8 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare_process() -> str:
-    """Settings of this process that make steps fast, and none that cost precision.
+def prepare_process(device: torch.device) -> str:
+    """Settings of this process that make steps on `device` fast, and none that cost precision.
 
     One thread per process: cycles run side by side instead, and a cycle's numbers do not depend on
     the number of cores. Returns the matmul precision chosen.
@@ -30,7 +30,7 @@ def prepare_process() -> str:
     torch.set_flush_denormal(True)
     pyro.enable_validation(False)
     keep_freed_memory()
-    return choose_matmul()
+    return choose_matmul(device)
 
 
 def keep_freed_memory() -> None:
@@ -42,12 +42,16 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, one_gib)
 
 
-def choose_matmul() -> str:
+def choose_matmul(device: torch.device) -> str:
     """CPU: oneDNN's matrix products where they are as precise as float32's, else the default.
 
     torch routes "medium" precision to oneDNN, about twice as fast on many CPUs; those with AMX
-    would round to bfloat16, so a product is checked against float64 first.
+    would round to bfloat16, so a product is checked against float64 first. A GPU would round to
+    TF32: there products stay float32.
     """
+    if device.type != "cpu":
+        torch.set_float32_matmul_precision("highest")
+        return "highest"
     x = torch.linspace(-1, 1, 128 * 1024).sin().view(128, 1024)
     exact = x.double() @ x.double().T
     torch.set_float32_matmul_precision("medium")

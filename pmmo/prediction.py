@@ -37,9 +37,9 @@ def predict_file(
     all; PmmoError says what is wrong.
     """
     threads = torch.get_num_threads()
-    prepare_process()
-    torch.set_num_threads(threads)  # unlike training, there is one process
     device = choose_device("auto")
+    prepare_process(device)
+    torch.set_num_threads(threads)  # unlike training, there is one process
     trained = load_model(model, device)
     samples = number_of_samples(trained, samples)
     batch_norm = batch_norm or trained.system.settings.batch_norm_eval

@@ -213,7 +213,7 @@ def train_there(
             f"a Ray worker on {os.uname().nodename} has torch {found}, the driving machine "
             f"{version}: install requirements-ray.txt there"
         )
-    prepare_process()
+    prepare_process(torch.device(device))
     splits = {
         name: Batch(*(torch.tensor(column, device=device) for column in parts))
         for name, parts in columns.items()

@@ -16,6 +16,7 @@ from pmmo.cycles import Splits, cycle_key, load_machines, run_cycles
 from pmmo.data import Movies, load_movies
 from pmmo.device import choose_device, prepare_process
 from pmmo.engine import Engine
+from pmmo.errors import PmmoError
 from pmmo.layout import SPLITS
 from pmmo.metrics import AVERAGES
 from pmmo.ray_engine import connected
@@ -50,8 +51,8 @@ def train_row(
     settings = load_settings(settings_file)
     store = STORE / cycle_key(settings, data)
     if engine is None or engine.address is None:
-        prepare_process()
         device = choose_device(settings.device)
+        prepare_process(device)
         splits = load_splits(data, device)
         cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
     else:
@@ -77,11 +78,16 @@ def unite(machines: list[dict[str, object]]) -> dict[str, object]:
 
 
 def load_splits(data: Path, device: torch.device) -> Splits:
-    """The three sets on the device, genres as float32."""
+    """The three sets on the device, genres as float32; PmmoError for a set of one movie."""
     movies = load_movies(data)
     splits = {}
     for name in SPLITS:
         text, image, genres = movies.split(name)
+        if len(text) < 2:
+            raise PmmoError(
+                f"{data}: {name} has one movie, and batch norm needs two. Give the file's split "
+                f"{name!r} more movies."
+            )
         splits[name] = Batch(text.to(device), image.to(device), genres.to(device).float())
     return splits
 

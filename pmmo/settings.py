@@ -119,7 +119,7 @@ class Settings:
     kept_epoch: str = setting(Rule(("best", "last")), ALL)
     threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
     epochs: int = setting(Rule(kind=int, low=1), ALL)
-    batch_size: int = setting(Rule(kind=int, low=2), ALL)
+    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # equal parts then have two or more
     cycles: int = setting(Rule(kind=int, low=1), ALL)
     seed: int = setting(Rule(kind=int, low=0), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)

@@ -248,7 +248,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 def main(sources: Sequence[str], output: Path) -> None:
-    prepare_process()
+    prepare_process(choose_device("auto"))
     table = pd.concat([study(prepare(source)) for source in sources], ignore_index=True)
     write_text(output.with_suffix(".csv"), table.to_csv(index=False, float_format="%.5f"))
     write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table))

@@ -165,7 +165,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("kept_epoch", "first", "best or last"),
     ("threshold", 1, "a number > 0 and < 1"),
     ("epochs", 0, "a whole number >= 1"),
-    ("batch_size", 1, "a whole number >= 2"),
+    ("batch_size", 2, "a whole number >= 3"),
     ("cycles", [5], "a whole number >= 1"),
     ("seed", -1, "a whole number >= 0"),
     ("device", "gpu", "auto, cpu or cuda"),

@@ -42,7 +42,7 @@ NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
 @pytest.fixture(scope="module", autouse=True)
 def as_the_stage_prepares_itself():
     precision = torch.get_float32_matmul_precision()
-    prepare_process()
+    prepare_process(torch.device("cpu"))
     yield
     torch.set_float32_matmul_precision(precision)
     torch.set_flush_denormal(False)

@@ -16,6 +16,7 @@ from sklearn.metrics import f1_score
 
 from pmmo import cycles, runs
 from pmmo.cycles import run_cycles
+from pmmo.device import choose_matmul
 from pmmo.errors import PmmoError
 from pmmo.evaluation import genre_scores, predict, scores
 from pmmo.metrics import f1_per_genre, f1_scores
@@ -71,7 +72,7 @@ def same_cycles(first, second):
 
 
 @settings(deadline=None)
-@given(movies=st.integers(1, 300), size=st.integers(2, 64), seed=st.integers(0, 1000))
+@given(movies=st.integers(2, 300), size=st.integers(3, 64), seed=st.integers(0, 1000))
 def test_batches_are_a_permutation_in_equal_parts(movies, size, seed):
     parts = batches(movies, size, torch.Generator().manual_seed(seed))
     lengths = [len(part) for part in parts]
@@ -79,6 +80,7 @@ def test_batches_are_a_permutation_in_equal_parts(movies, size, seed):
     assert max(lengths) <= size
     assert max(lengths) - min(lengths) <= 1
     assert len(parts) == -(-movies // size)
+    assert min(lengths) >= 2  # batch norm needs two
 
 
 @settings(deadline=None)
@@ -274,3 +276,24 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(False)
+
+
+def test_a_set_of_one_movie_is_refused_before_training(tmp_path):
+    write_data(tmp_path)
+    path = tmp_path / "movies.json"
+    catalogue = json.loads(path.read_text())
+    dev, test = catalogue["splits"]["dev"], catalogue["splits"]["test"]
+    catalogue["splits"] |= {"dev": [dev[0], test[1] - 1], "test": [test[1] - 1, test[1]]}
+    path.write_text(json.dumps(catalogue))
+    with pytest.raises(PmmoError, match="test has one movie, and batch norm needs two"):
+        runs.load_splits(tmp_path, torch.device("cpu"))
+
+
+def test_products_on_a_gpu_keep_the_precision_of_float32():
+    """On a CPU `medium` is chosen only where it is as precise; on a GPU it would be TF32."""
+    precision = torch.get_float32_matmul_precision()
+    try:
+        assert choose_matmul(torch.device("cuda")) == "highest"
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(precision)
