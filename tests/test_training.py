@@ -279,14 +279,15 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
 
 
 def test_a_set_of_one_movie_is_refused_before_training(tmp_path):
-    write_data(tmp_path)
-    path = tmp_path / "movies.json"
+    folder = tmp_path / "data"
+    write_data(folder)
+    path = folder / "movies.json"
     catalogue = json.loads(path.read_text())
     dev, test = catalogue["splits"]["dev"], catalogue["splits"]["test"]
     catalogue["splits"] |= {"dev": [dev[0], test[1] - 1], "test": [test[1] - 1, test[1]]}
     path.write_text(json.dumps(catalogue))
     with pytest.raises(PmmoError, match="test has one movie, and batch norm needs two"):
-        runs.load_splits(tmp_path, torch.device("cpu"))
+        runs.load_splits(folder, torch.device("cpu"))
 
 
 def test_products_on_a_gpu_keep_the_precision_of_float32():
