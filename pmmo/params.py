@@ -1,7 +1,5 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
-import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,13 +208,3 @@ def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | N
         )
     if missing := sorted((allowed if required is None else required) - set(block)):
         raise PmmoError(f"{place} lacks the key {missing[0]!r}")
-
-
-def show_as_changed(path: Path) -> None:
-    """Make git compare the file's content instead of trusting its times.
-
-    A file of the same size whose times git has noted counts as unchanged, and git may compare
-    whole seconds only; a second ahead of now is later than anything it can have noted.
-    """
-    now = time.time()
-    os.utime(path, (now, now + 1))

@@ -1,10 +1,9 @@
 """Stage `fetch`: settings/data.json -> data/movies.hdf5."""
 
 import json
-import sys
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.fetch import fetch
 
 
@@ -18,4 +17,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"fetch: {error}")
+        stop("fetch", error)

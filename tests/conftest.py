@@ -1,5 +1,21 @@
-"""One thread, as in the training stage, which forks its cycles: a forked thread pool hangs."""
+"""One thread, as in the training stage, which forks its cycles: a forked thread pool hangs.
 
+And the clone that the tests of the pipeline and of the documentation share.
+"""
+
+from pathlib import Path
+
+import pytest
 import torch
 
+from tests.clone import make_clone
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory) -> Path:
+    """A committed copy of the working tree with tiny sizes, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone") / "pmmo"
+    make_clone(folder)
+    return folder

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmmo.errors import PmmoError
-from pmmo.params import load_params, show_as_changed
+from pmmo.errors import PmmoError, show_as_changed
+from pmmo.params import load_params
 from pmmo.settings import Rule, Settings, load_settings, save_settings, tunable
 
 ROOT = Path(__file__).parents[1]
