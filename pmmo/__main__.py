@@ -1,4 +1,8 @@
-"""`python -m pmmo params [ROW]`: the resolved settings of a row and where each comes from."""
+"""`python -m pmmo COMMAND`: what is set, and how training goes.
+
+params [ROW]  the resolved settings of a row and where each comes from
+watch [ROW]   learning curves in the terminal, while the row trains
+"""
 
 import argparse
 import sys
@@ -6,6 +10,7 @@ from dataclasses import asdict
 
 from pmmo.errors import PmmoError
 from pmmo.params import EXPERIMENT, load_params
+from pmmo.watch import watch
 
 
 def show_params(row: str) -> str:
@@ -28,11 +33,18 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     params = commands.add_parser("params", help="resolved settings and where each comes from")
     params.add_argument("row", nargs="?", default=EXPERIMENT, help="default: system under study")
-    print(show_params(parser.parse_args().row))
+    live = commands.add_parser("watch", help="learning curves in the terminal, while a row trains")
+    live.add_argument("row", nargs="?", help="default: the row that trains now")
+    params.set_defaults(run=lambda row: print(show_params(row)))
+    live.set_defaults(run=watch)
+    given = parser.parse_args()
+    given.run(given.row)
 
 
 if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"params: {error}")
+        sys.exit(f"pmmo: {error}")
+    except KeyboardInterrupt:
+        print()

@@ -20,11 +20,15 @@ USER = {
 }
 
 
+def environment() -> dict[str, str]:
+    """That of a user with the virtual environment active."""
+    return os.environ | USER | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+
+
 def run(folder: Path, *command: str, ok: bool = True) -> str:
     """Output of a command in the clone; it must succeed, or fail where `ok` is false."""
-    environment = os.environ | USER | {"PATH": f"{BIN}:{os.environ['PATH']}"}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command, cwd=folder, env=environment(), capture_output=True, text=True, check=False
     )
     text = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, text

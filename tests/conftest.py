@@ -19,3 +19,9 @@ def clone(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clone") / "pmmo"
     make_clone(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _live_curves_elsewhere(tmp_path, monkeypatch):
+    """Training in a test writes no live curves into the working tree."""
+    monkeypatch.setattr("pmmo.monitor.LIVE", tmp_path / "live")
