@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import yaml
@@ -47,6 +48,8 @@ def make_tiny(tree: dict) -> None:
     demo["data"]["rows"] = 120
     demo["widths"] = {"wide": 12, "narrow": 6, "base": 8}
     demo["all"] = {"epochs": 2, "batch_size": 24, "maxout_units": 8}
+    paper = tree["scales"]["paper"]
+    tree["scales"]["paper"] = deepcopy(demo) | {"data": paper["data"]}  # trained once for both
     for system in tree["systems"].values():
         system["cycles"] = 2
     tree["variants"] = {name: tree["variants"][name] for name in KEPT}

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tests.clone import make_clone
+from tests.messages import record
 
+record()
 torch.set_num_threads(1)
 
 
@@ -25,3 +27,12 @@ def clone(tmp_path_factory) -> Path:
 def _live_curves_elsewhere(tmp_path, monkeypatch):
     """Training in a test writes no live curves into the working tree."""
     monkeypatch.setattr("pmmo.monitor.LIVE", tmp_path / "live")
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """The test that looks back on the session comes last."""
+    items.sort(key=lambda item: item.name == "test_every_listed_message_is_met_by_a_test")
+    files = set(Path(__file__).parent.glob("test_*.py"))
+    config.stash["whole suite"] = {
+        item.path for item in items
+    } == files and not config.option.keyword
