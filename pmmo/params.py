@@ -1,5 +1,6 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,15 @@ EXPERIMENT = "experiment"
 BLOCKS = ("scales", "systems", "variants")
 
 Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
+
+
+class Loader(yaml.SafeLoader):
+    """With YAML 1.2's numbers: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Params:
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and resolve everything; PmmoError names the first parameter that is wrong."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), Loader)  # a safe loader
     except yaml.YAMLError as error:
         raise PmmoError(f"{path} is not valid YAML: {error}") from error
     check_keys("", tree, {"scale", "data", "intervals", *BLOCKS, *tunable()})
