@@ -107,6 +107,14 @@ def test_every_link_leads_to_a_file_of_the_repository(document):
     assert missing == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_picture_is_made_by_the_pipeline(document):
+    made = (ROOT / "dvc.yaml").read_text()
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / document).read_text()):
+        name = (ROOT / document).parent.joinpath(picture).resolve().relative_to(ROOT.resolve())
+        assert f"- {name}:" in made, picture
+
+
 def test_commands_are_spelt_so_that_a_shell_takes_them():
     for document in DOCUMENTS:
         for command, _ in commands(document):
