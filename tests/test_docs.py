@@ -24,7 +24,6 @@ STAND_INS = {
     # they set up a virtual environment; the clone was made by `dvc repro`, and this is a test
     "make repro": "make -n repro",
     "make test": "make -n test",
-    "make check": "make -n check",
     # the published file needs a network; the clone's paper scale has tiny sizes
     "dvc exp run -S scale=paper": "dvc exp run -S scale=paper -S data.source=/path/to/movies.hdf5",
     # six runs where two show the same
@@ -34,6 +33,9 @@ STAND_INS = {
     # returns before the experiments are done, which later commands need
     "dvc queue start": WAIT,
 }
+NOT_RUN: dict[
+    str, str
+] = {}  # command -> why no test can run it: a tool or machine that is not here
 FAILS = {  # a command that shows its message
     "dvc exp run -S elbo=v9",
     "dvc exp run -S elbo=v9 experiment",
@@ -77,6 +79,8 @@ def wait_for_queue(folder: Path) -> None:
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if list(commands(name))])
 def test_every_command_does_what_the_document_says(folder, movies, document):
     for command, shown in commands(document):
+        if command in NOT_RUN:
+            continue
         here = STAND_INS.get(command, command)
         if here == WAIT:
             wait_for_queue(folder)
@@ -96,7 +100,7 @@ def test_every_command_does_what_the_document_says(folder, movies, document):
 
 def test_every_stand_in_is_of_a_documented_command():
     documented = {command for name in DOCUMENTS for command, _ in commands(name)}
-    assert (set(STAND_INS) | FAILS) - documented == {"make check"} - documented
+    assert {*STAND_INS, *FAILS, *NOT_RUN} - documented == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
