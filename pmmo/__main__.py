@@ -1,4 +1,4 @@
-"""`python -m pmmo COMMAND`: the grid on many devices, and single files beside the pipeline.
+"""`python -m pmmo COMMAND`: what is set and how training goes; single files; many devices.
 
 Each command is a function of its options that returns what to print. It imports its own work, so
 that none waits for what it does not use.
@@ -30,6 +30,12 @@ def show_params(row: str | None) -> str:
             shown = str(value).lower() if isinstance(value, bool) else value
             lines.append(f"  {key:26} {shown!s:14} {params.origins[row].get(key, key)}")
     return "\n".join(lines)
+
+
+def watch_row(row: str | None) -> str:
+    from pmmo.watch import watch
+
+    return watch(row)
 
 
 def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
@@ -85,6 +91,12 @@ def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
     command.set_defaults(run=show_params)
+
+
+def add_watch(commands) -> None:
+    command = commands.add_parser("watch", help="learning curves while a row trains")
+    command.add_argument("row", nargs="?", help="default: the row that trains now")
+    command.set_defaults(run=watch_row)
 
 
 def add_predict(commands) -> None:
@@ -183,7 +195,7 @@ def add_grid(commands) -> None:
     command.set_defaults(run=grid)
 
 
-COMMANDS = (add_params, add_predict, add_import, add_grid)
+COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid)
 
 
 def main() -> None:

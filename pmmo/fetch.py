@@ -176,7 +176,13 @@ def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[s
 def _fetch_file(
     target: Path, path: Path, kind: str, source: str, pins: Mapping[str, str], limit: float
 ) -> dict[str, object]:
-    with LocalFile(path, "Check data.source in params.yaml and that you may read it.") as file:
+    remedy = "Check data.source in params.yaml and that you may read it."
+    if not path.is_absolute():
+        remedy += (
+            f" It was looked for in {Path.cwd()}; an experiment in the queue runs in a copy, so "
+            "give it an absolute path."
+        )
+    with LocalFile(path, remedy) as file:
         layout = check_layout(inspect(file), file.name, file.size, limit)
         return assemble(
             target,

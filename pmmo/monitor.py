@@ -1,13 +1,19 @@
-"""Progress of training: a bar on a terminal, sparse lines in a log."""
+"""Progress of training: a bar on a terminal, sparse lines in a log, and a file of live curves.
+
+`python -m pmmo watch` draws the file while the row trains.
+"""
 
 import sys
 import time
+from collections import Counter
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 20.0
+LIVE = Path(".work/live")  # <row>.csv: dev F1 of each epoch so far; outside DVC's outs
 
 
 class Monitor:
@@ -19,6 +25,10 @@ class Monitor:
         self.terminal = sys.stderr.isatty()
         self.bar = tqdm(total=epochs, desc=name, unit="epoch", disable=not self.terminal)
         self.done, self.epochs = 0, epochs
+        self.seen: Counter[int] = Counter()  # epochs by cycle
+        LIVE.mkdir(parents=True, exist_ok=True)
+        self.live = (LIVE / f"{name}.csv").open("w", buffering=1)  # a line at a time
+        self.live.write("cycle,epoch,dev_weighted\n")
 
     def __enter__(self) -> Self:
         return self
@@ -30,12 +40,15 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self.bar.close()
+        self.live.close()
         if kind is None and not self.terminal:
             self.say(f"done in {time.monotonic() - self.start:.0f} s")
 
     def epoch(self, cycle: int, dev_f1: float) -> None:
         """One more epoch is done, of `cycle`, with this weighted F1 on dev."""
         self.done += 1
+        self.seen[cycle] += 1
+        self.live.write(f"{cycle},{self.seen[cycle]},{dev_f1:.4f}\n")
         state = f"cycle {cycle}: dev F1 {dev_f1:.3f}"
         self.bar.set_postfix_str(state, refresh=False)
         self.bar.update()

@@ -12,6 +12,7 @@ from pmmo.formats import Table, is_synthetic, numeric, provenance, source
 from pmmo.tables import VERDICTS
 
 TEMPLATE = "page.html.j2"
+SOURCES = ("pmmo", "stages", "params.yaml", "dvc.yaml", "requirements.txt")
 COLOURS = {  # figure colour -> what the page sets for light and dark
     INK: "currentColor",
     GRID: "var(--line)",
@@ -42,26 +43,27 @@ def inline_svg(name: str, svg: bytes) -> str:
     for colour, variable in COLOURS.items():
         text = text.replace(colour, variable)
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
+    width = float(box.group(1))  # below 0.75 of it, text cannot be read: the figure scrolls then
     opening = (
-        f'<svg {box.group()} style="max-width:{box.group(1)}pt" role="img" '
-        f'aria-label="{ALT[name]}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+        f'<svg {box.group()} style="max-width:{width:g}pt;min-width:{0.75 * width:.0f}pt" '
+        f'role="img" aria-label="{ALT[name]}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return opening + text[text.index(">") + 1 :]
 
 
 def revision(root: Path) -> str:
-    """The git commit of the rendered tree, or that there is none."""
+    """The git commit of the rendered tree and whether code or parameters differ from it."""
     try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
+        commit = git(root, "rev-parse", "HEAD").strip()
+        changed = git(root, "status", "--porcelain", "--", *SOURCES).strip()
     except (OSError, subprocess.SubprocessError):
         return "not known (rendered outside a git repository)"
-    return found.stdout.strip()
+    return f"{commit}, with uncommitted changes" if changed else commit
+
+
+def git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
 
 
 def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:

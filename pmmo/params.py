@@ -1,7 +1,6 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
-import os
-import time
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,15 @@ ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
 
 Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
+
+
+class Loader(yaml.SafeLoader):
+    """With YAML 1.2's numbers: `1e-05`, as `dvc exp run -S` writes it, is a text to PyYAML."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Params:
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and resolve everything; PmmoError names the first parameter that is wrong."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), Loader)  # a safe loader
     except yaml.YAMLError as error:
         raise PmmoError(f"{path} is not valid YAML: {error}") from error
     check_keys("", tree, {"scale", "data", "intervals", *ENGINE, *BLOCKS, *tunable()})
@@ -220,13 +228,3 @@ def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | N
         )
     if missing := sorted((allowed if required is None else required) - set(block)):
         raise PmmoError(f"{place} lacks the key {missing[0]!r}")
-
-
-def show_as_changed(path: Path) -> None:
-    """Make git compare the file's content instead of trusting its times.
-
-    A file of the same size whose times git has noted counts as unchanged, and git may compare
-    whole seconds only; a second ahead of now is later than anything it can have noted.
-    """
-    now = time.time()
-    os.utime(path, (now, now + 1))

@@ -1,13 +1,12 @@
 """Stage `aggregate`: runs/rows/ and data/tensors/ -> the numbers of every report, in reports/."""
 
 import json
-import sys
 from pathlib import Path
 
 from pmmo.aggregation import aggregate, check_scores, curve_table, metrics, score_table
 from pmmo.beyond import beyond
 from pmmo.claims import as_metrics, judge_all
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.evidence import Evidence
 from pmmo.results import read_movies, read_runs
 from pmmo.writing import write_json, write_text
@@ -38,4 +37,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"aggregate: {error}")
+        stop("aggregate", error)

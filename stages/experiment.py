@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pmmo.engine import load_engine
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.runs import train_row, write_experiment
 
 
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"experiment: {error}")
+        stop("experiment", error)
     except KeyboardInterrupt:
         sys.exit(
             "experiment: interrupted; finished cycles are kept, `dvc repro` goes on from there"

@@ -1,10 +1,9 @@
 """Stage `extract`: data/movies.hdf5 -> data/tensors."""
 
 import json
-import sys
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.extract import extract
 
 
@@ -22,4 +21,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"extract: {error}")
+        stop("extract", error)

@@ -1,10 +1,9 @@
 """Stage `fetch`: settings/data.json -> data/movies.hdf5, and the sha256 of its columns."""
 
 import json
-import sys
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.fetch import fetch
 from pmmo.writing import write_json
 
@@ -20,4 +19,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"fetch: {error}")
+        stop("fetch", error)

@@ -1,10 +1,9 @@
 """reports/numbers.json -> tables, figures and the page, in reports/."""
 
 import json
-import sys
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.figures import FIGURES, render
 from pmmo.formats import to_csv, to_latex, to_markdown
 from pmmo.page import render_page, revision
@@ -37,4 +36,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        sys.exit(f"report: {error}")
+        stop("report", error)

@@ -5,12 +5,11 @@ resolved settings change, and only then.
 """
 
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pmmo.errors import PmmoError
-from pmmo.params import load_params, show_as_changed
+from pmmo.errors import PmmoError, stop
+from pmmo.params import load_params
 from pmmo.settings import save_settings
 from pmmo.writing import write_json
 
@@ -33,11 +32,4 @@ if __name__ == "__main__":
     try:
         main()
     except PmmoError as error:
-        # `dvc exp run -S` leaves its value in params.yaml with the file times that git has noted:
-        # git would call the file unchanged and restore nothing
-        show_as_changed(Path("params.yaml"))
-        sys.exit(
-            f"resolve: {error}\n"
-            "Nothing was trained. If the value came from -S, it is still in params.yaml: put it "
-            "back with\n    git restore params.yaml"
-        )
+        stop("resolve", PmmoError(f"{error}\nNothing was trained."))

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pmmo.engine import load_engine
-from pmmo.errors import PmmoError
+from pmmo.errors import PmmoError, stop
 from pmmo.runs import train_row
 
 
@@ -17,6 +17,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1])
     except PmmoError as error:
-        sys.exit(f"train: {error}")
+        stop("train", error)
     except KeyboardInterrupt:
         sys.exit("train: interrupted; finished cycles are kept, `dvc repro` goes on from there")

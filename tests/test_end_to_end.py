@@ -1,74 +1,19 @@
 """The pipeline as a user runs it: `dvc repro` and `dvc exp run` at a tiny scale, in a clone.
 
-One clone serves all tests here, in the order of the file.
+One clone serves all tests here, in the order of the file; each leaves it as it was.
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-KEPT = ("pmmo-kl-l2", "gmu", "pmmo-v2")
-BIN = str(Path(sys.executable).parent)
-TEXT_OF_A_USER = {"GIT_AUTHOR_NAME": "u", "GIT_AUTHOR_EMAIL": "u@example.org"} | {
-    "GIT_COMMITTER_NAME": "u",
-    "GIT_COMMITTER_EMAIL": "u@example.org",
-}
+from tests.clone import KEPT, edit_params, run
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def run(folder: Path, *command: str, ok: bool = True) -> str:
-    """Output of a command in the clone; it must succeed, or fail where `ok` is false."""
-    environment = os.environ | TEXT_OF_A_USER | {"PATH": f"{BIN}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    text = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, text
-    return text
-
-
-def edit_params(folder: Path, change) -> None:
-    path = folder / "params.yaml"
-    tree = yaml.safe_load(path.read_text())
-    change(tree)
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
-
-
-def make_tiny(tree: dict) -> None:
-    demo = tree["scales"]["demo"]
-    demo["data"]["rows"] = 120
-    demo["widths"] = {"wide": 12, "narrow": 6, "base": 8}
-    demo["all"] = {"epochs": 2, "batch_size": 24, "maxout_units": 8}
-    for system in tree["systems"].values():
-        system["cycles"] = 2
-    tree["variants"] = {name: tree["variants"][name] for name in KEPT}
-    tree["intervals"]["draws"] = 100
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """A committed copy of the working tree with tiny sizes, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone") / "pmmo"
-    files = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for name in files:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    edit_params(folder, make_tiny)
-    run(folder, "git", "init", "-q", "-b", "main")
-    run(folder, "dvc", "repro")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "tiny")
-    return folder
 
 
 def metrics(clone: Path, name: str) -> dict:

@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmmo.errors import PmmoError
-from pmmo.params import load_params, show_as_changed
+from pmmo.errors import PmmoError, show_as_changed
+from pmmo.params import load_params
 from pmmo.settings import Rule, Settings, load_settings, save_settings, tunable
 
 ROOT = Path(__file__).parents[1]
@@ -136,7 +136,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("kl_weight", "exakt", "exact, per_weight or a number >= 0"),
     ("kl_weight", -0.1, "exact, per_weight or a number >= 0"),
     ("anneal_from", 1.1, "a number >= 0 and <= 1"),
-    ("penalty_weight", "5e-4", "a number >= 0"),
+    ("penalty_weight", "much", "a number >= 0"),
     ("penalty_on", "scale", "loc or loc_and_scale"),
     ("penalty_reduction", "max", "mean or sum"),
     ("prior", "free", "fixed or learned"),
@@ -157,7 +157,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("max_norm", 0, "none or a number > 0"),
     ("max_norm", None, "none or a number > 0"),
     ("bce", "median", "mean or sum"),
-    ("learning_rate", "5e-4", "a number > 0"),
+    ("learning_rate", "much", "a number > 0"),
     ("learning_rate", float("nan"), "a number > 0"),
     ("learning_rate", True, "a number > 0"),
     ("classifier_learning_rate", 0, "a number > 0"),
@@ -183,7 +183,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("variants.gmu.system", "nn", "pmmo, mmo, gmu or released"),
     ("variants.pmmo-v1.elbo", "v9", "v1, v2 or kl"),
     ("variants.pmmo-v1.elbo", "auto", "v1, v2 or kl"),
-    ("systems.pmmo.kl_weight", "5e-4", "exact, per_weight or a number >= 0"),
+    ("systems.pmmo.kl_weight", "much", "exact, per_weight or a number >= 0"),
     ("systems.released.inference", "all", "elbo, squared_weights or none"),
     ("systems.released.gradient_norm", 0.0, "a number > 0"),
     ("scales.demo.all.epochs", 2.0, "a whole number >= 1"),
@@ -384,6 +384,15 @@ def test_rules_of_numbers(value, low, high):
     assert Rule(kind=float, above=low, below=high).allows(value) == (finite and low < value < high)
     assert not Rule(kind=int).allows(value)
     assert not Rule(kind=float).allows(str(value))
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-05", 1e-5), ("5e-4", 5e-4), ("2E+1", 20.0)])
+def test_numbers_are_read_as_dvc_writes_them(tmp_path, text, value):
+    """PyYAML alone takes them for text, and `-S learning_rate=1e-5` could not be set."""
+    written = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(re.sub(r"(?m)^learning_rate: auto", f"learning_rate: {text}", written))
+    assert load_params(path).experiment.learning_rate == value
 
 
 def test_git_restores_a_file_of_the_same_size_and_the_same_second(tmp_path):

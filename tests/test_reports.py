@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -275,32 +276,64 @@ def test_a_folder_without_git_has_no_revision(tmp_path):
     assert "not known" in revision(tmp_path)
 
 
+def chromium(folder: Path, page: Path, *flags: str) -> subprocess.CompletedProcess:
+    """Headless Chromium on a page, alone and with a profile of its own; skips without it."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine")
+    quiet = (
+        *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+        *("disable-background-networking", "disable-component-update", "hide-scrollbars"),
+        *("enable-logging=stderr", f"user-data-dir={folder / 'user'}"),
+    )
+    command = [program, *(f"--{flag}" for flag in (*quiet, *flags)), page.resolve().as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_page_renders_in_a_browser_without_an_error(root, tmp_path, dark):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
-    flags = [
-        "headless",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-sync",
-    ]
-    flags += [
-        "disable-sync",
-        "disable-background-networking",
-        "disable-component-update",
-        "hide-scrollbars",
-    ]
-    flags += ["enable-logging=stderr", "window-size=420,900", f"user-data-dir={tmp_path / 'user'}"]
-    flags += [f"screenshot={tmp_path / 'page.png'}"]
+    flags = ["window-size=420,900", f"screenshot={tmp_path / 'page.png'}"]
     flags += ["blink-settings=preferredColorScheme=0"] if dark else []
-    page = (root / "reports" / "index.html").resolve().as_uri()
-    command = [chromium, *(f"--{flag}" for flag in flags), page]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = chromium(tmp_path, root / "reports" / "index.html", *flags)
     assert "CONSOLE" not in done.stderr
     pixels = imread(tmp_path / "page.png")[..., :3]
     assert (np.median(pixels) < 0.3) == dark  # the background follows the scheme
     assert pixels.std() > 0.05
+
+
+def test_a_phone_scrolls_the_page_in_one_direction_only(root, tmp_path):
+    """Wide tables and figures scroll inside their own boxes, 390 pixels wide."""
+    page = escape((root / "reports" / "index.html").read_text())
+    (tmp_path / "phone.html").write_text(
+        "<!doctype html><iframe style='width:390px;height:800px;border:0' srcdoc='"
+        + page.replace("'", "&#39;")
+        + "' onload='const e = this.contentDocument.documentElement;"
+        'document.title = "width " + e.scrollWidth + " of " + e.clientWidth\'></iframe>'
+    )
+    done = chromium(tmp_path, tmp_path / "phone.html", "virtual-time-budget=2000", "dump-dom")
+    assert "<title>width 390 of 390</title>" in done.stdout
+
+
+def test_the_page_prints_on_few_sheets(root, tmp_path):
+    flags = (f"print-to-pdf={tmp_path / 'page.pdf'}", "no-pdf-header-footer")
+    chromium(tmp_path, root / "reports" / "index.html", *flags)
+    sheets = (tmp_path / "page.pdf").read_bytes().count(b"/Type /Page\n")
+    assert 5 <= sheets <= 14
+
+
+def test_the_revision_says_whether_the_code_is_committed(tmp_path):
+    def git(*words: str) -> str:
+        me = ("-c", "user.name=u", "-c", "user.email=u@example.org")
+        command = ["git", *me, *words]
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "params.yaml").write_text("elbo: kl\n")
+    git("add", "-A")
+    git("commit", "-qm", "one")
+    (tmp_path / "notes").write_text("no part of the pipeline")
+    assert revision(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "params.yaml").write_text("elbo: v2, changed\n")
+    assert revision(tmp_path).endswith(", with uncommitted changes")
