@@ -32,7 +32,7 @@ class ClippedAdam:
         self.lr, self.clip_norm = lr, clip_norm  # departure D19
         self.betas, self.eps = (0.9, 0.999), 1e-8
         self.deferred = [] if deferred is None else deferred
-        self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in self.params}
+        self.moments: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
         self.steps = 0
 
     def zero_grad(self) -> None:
@@ -51,6 +51,8 @@ class ClippedAdam:
         without = len(self.params) - len(with_gradient)
         if without:
             raise ValueError(f"{without} of {len(self.params)} parameters have no gradient")
+        if not self.moments:  # at the first step: the parameters are on their device by now
+            self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in self.params}
         self.steps += 1
         count = torch.tensor(float(self.steps), device=self.params[0].device)
         eps = self.eps / math.sqrt(1 - self.betas[1] ** self.steps)
@@ -75,14 +77,17 @@ class ClippedAdam:
         self.deferred.clear()
 
     def blocks(self) -> Iterator[tuple[list[Tensor], ...]]:
-        """Blocks of parameters, their two moments and their gradients."""
-        for p in self.params:
-            if p.grad is not None:
-                for block in split(p.data, *self.moments[p], p.grad.contiguous()):
-                    yield tuple([part] for part in block)
+        """Blocks of parameters, their two moments and their gradients.
+
+        The deferred come first: they read the prior, which may be among the other parameters.
+        """
         for gradient in self.deferred:
             pair = (gradient.loc, gradient.log_scale)
             moments = [moment for p in pair for moment in self.moments[p]]
             sides = split(*(p.data for p in pair), *moments)
             for (p, q, p1, p2, q1, q2), grads in zip(sides, gradient.blocks(), strict=True):
                 yield [p, q], [p1, q1], [p2, q2], list(grads)
+        for p in self.params:
+            if p.grad is not None:
+                for block in split(p.data, *self.moments[p], p.grad.contiguous()):
+                    yield tuple([part] for part in block)
