@@ -1,18 +1,27 @@
 # make repro   set up and regenerate everything from the embedded synthetic movies
 # make test    set up and run the tests
+# make bench   set up, with the peers where they install, and measure what a training step costs
+# make scaling draw how time and memory grow, for docs/performance.md
 # make check   format and lint
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
+PEERS := .venv/.peers
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test check clean
+.PHONY: repro test bench scaling check clean
 
 repro: $(READY)
 	dvc repro
 
 test: $(READY)
 	python -m pytest --cov --cov-fail-under=90
+
+bench: $(READY) $(PEERS)
+	python -m pmmo.benchmark $(BENCH)
+
+scaling: $(READY)
+	python -m pmmo.benchmark --scaling docs/performance-scaling
 
 check: $(READY)
 	ruff format --check .
@@ -21,6 +30,12 @@ check: $(READY)
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(PEERS): requirements-bench.txt $(READY)
+	grep -v '^#' requirements-bench.txt | while read -r peer; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
+		|| echo "$$peer does not install here; its row will be empty" >&2; done
 	touch $@
 
 clean:

@@ -106,6 +106,11 @@ class Runner:
         """Seconds per step, the mean of a turn."""
         return self.bound.seconds() if self.bound else self.steps(self.steps_per_turn)
 
+    def epoch(self) -> float:
+        """Seconds of an epoch's steps."""
+        count = self.case.steps_per_epoch
+        return count * self.steps(count)
+
     def steps(self, count: int) -> float:
         self.synchronise()
         start = time.perf_counter()

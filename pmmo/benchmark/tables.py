@@ -24,8 +24,8 @@ NOTES = """\
   turns in one run (A B C, A B C), each in its own process on the same cores.
 - **ratio**: this step's time over PM+MO's in the same rounds; above 1, PM+MO is faster.
 - **Phases**: the calls inside the step are timed and each moment is charged to the innermost phase
-  that is open; *backward* is what the others leave over, *KL* includes the penalty. They have rounds
-  of their own (with the device awaited at each change of phase), so they add up to about the step.
+  that is open; *backward* is what the others leave over, *KL* includes the penalty. They have
+  rounds of their own (the device awaited at each change of phase): their sum is about the step.
 - **Hardware bound**: the time of PM+MO's matrix products, each alone at its own shape, plus its
   other memory traffic at the measured bandwidth; `pmmo/benchmark/bound.py` has formula and counts.
 - **Plain Pyro step**: `pmmo/plain.py`, in a process prepared as training's is (allocator, matrix
