@@ -34,7 +34,7 @@ $(READY): requirements.txt
 
 $(PEERS): requirements-bench.txt $(READY)
 	grep -v '^#' requirements-bench.txt | while read -r peer; do \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 "$$peer" \
 		|| echo "$$peer does not install here; its row will be empty" >&2; done
 	touch $@
 

@@ -39,7 +39,7 @@ def update_calls(system: torch.nn.Module) -> Calls:
 
 
 def stepper(system: torch.nn.Module) -> Callable[[Batch], Tensor]:
-    return lambda batch: system.train_step(batch, 0)["loss"]
+    return lambda batch: system.train_step(batch, 0)["loss"].detach()
 
 
 def own(case: Case) -> Contender:

@@ -69,7 +69,7 @@ def torch_peer(case: Case, layer: Layer, kl: Callable[[nn.Module], Tensor]) -> C
         loss.backward()
         for optimiser in optimisers:
             optimiser.step()
-        return loss
+        return loss.detach()
 
     return Contender(step)
 

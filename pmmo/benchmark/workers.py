@@ -66,7 +66,8 @@ class Worker(AbstractContextManager):
             raise
 
     def ask(self, question: str) -> object:
-        self.pipe.send(question)
+        with suppress(OSError):  # a dead process answers below
+            self.pipe.send(question)
         return self.wait(START_SECONDS)
 
     def wait(self, seconds: float) -> object:
