@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pmmo.benchmark import __main__ as command
-from pmmo.benchmark import bound, measure, runner, scaling, workers
+from pmmo.benchmark import bound, measure, runner, scaling, tables, workers
 from pmmo.benchmark.cases import PHASES, Case, Shape, paper_settings
 from pmmo.benchmark.goals import goals
 from pmmo.benchmark.measure import Result, run_group
@@ -235,6 +235,7 @@ def test_goals_are_met_or_not_or_not_measured():
     times = {
         ("pmmo", 24, 1): 1.0,
         ("plain", 24, 1): 4.0,
+        ("tutorial", 24, 1): 5.0,
         ("bound", 24, 1): 0.7,
         ("mmo", 24, 1): 0.8,
         ("torchbnn", 24, 1): 0.9,
@@ -246,9 +247,11 @@ def test_goals_are_met_or_not_or_not_measured():
     verdicts = {text: goal.met for text, goal in found.items()}
     assert verdicts == {
         "plain Pyro step / PM+MO, width 24": True,
+        "plain Pyro step, unprepared process / PM+MO, width 24": True,
         "PM+MO / hardware bound, width 24": False,
         "PM+MO / deterministic step, width 24": True,
         "plain Pyro step / PM+MO, width 12": False,
+        "plain Pyro step, unprepared process / PM+MO, width 12": None,
         "torchbnn / PM+MO, width 24": False,
         "bayesian-torch / PM+MO, width 24": None,
         "blitz / PM+MO, width 24": None,
@@ -266,6 +269,17 @@ def test_a_gpus_goals_are_an_epoch_and_the_study():
     assert [goal.met for goal in found] == [True, True]
     precisions = [c.precision for g in groups(plan, ROWS) for c in g.core if c.contender == "pmmo"]
     assert precisions == ["float32", "float32", "tf32", "bf16"]
+
+
+def test_a_ratio_is_taken_round_by_round():
+    drifting = Result(case("plain"), (2.0, 20.0, 200.0), (1.0, 10.0, 100.0))
+    assert drifting.ratio == 2
+    assert Result(case("plain"), error="failed").ratio is None
+
+
+@pytest.mark.parametrize(("load", "said"), [(0.1, False), (3.0, True)])
+def test_a_busy_machine_is_told(load, said):
+    assert bool(tables.busy({"load_before": load, "cores": 2})) == said
 
 
 # ---- processes ----

@@ -72,11 +72,15 @@ def pair(changes, dtype=torch.float64, seed=0):
     """The fast and the plain system with the same start, and a list that collects the draws."""
     settings, sizes = replace(ROW, **SMALL | changes), Sizes(T, I, G, N)
     torch.manual_seed(seed)
-    fast = build_system(settings, sizes).to(dtype)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        fast, plain = build_system(settings, sizes), PlainPmmo(settings, sizes)
+    finally:
+        torch.set_default_dtype(before)
     with torch.no_grad():  # scales that differ, and a guide that is not the prior
         for p in fast.fusion.guide.parameters():
             p += 0.1 * torch.randn(p.shape).to(dtype)
-    plain = PlainPmmo(settings, sizes).to(dtype)
     state = fast.state_dict()
     plain.load_state_dict(
         {k: state[name_in_fast(k)].reshape(v.shape) for k, v in plain.state_dict().items()}
@@ -108,10 +112,16 @@ def assert_same(ours, theirs, tolerance, what, least=0.0):
 
 
 def gradients(system, term, names):
+    """The gradients that the optimisers get; those that A's optimiser computes itself, too."""
+    for optimiser in system.optimisers:
+        optimiser.zero_grad()
+    term.backward(retain_graph=True)
     parameters = dict(system.named_parameters())
-    wanted = [parameters[name] for name in names]
-    found = torch.autograd.grad(term, wanted, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, found, strict=True)]
+    found = {p: torch.zeros_like(p) if p.grad is None else p.grad for p in parameters.values()}
+    with torch.no_grad():
+        for left in getattr(system.optimisers[0], "deferred", ()):
+            found[left.loc], found[left.log_scale] = left.dense()
+    return [found[parameters[name]].clone() for name in names]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["float32", "float64"])

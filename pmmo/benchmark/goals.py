@@ -55,11 +55,14 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     if plan.device == "cuda":
         return gpu_goals(plan, results)
     wide, narrow = plan.wide, plan.narrow
+    unprepared = LABELS["tutorial"]
     found = [
         Goal(f"plain Pyro step / PM+MO, width {wide}", "≥", 4.0, ratio("plain", wide)),
+        Goal(f"{unprepared} / PM+MO, width {wide}", "≥", 4.0, ratio("tutorial", wide)),
         Goal(f"PM+MO / hardware bound, width {wide}", "≤", 1.3, inverse("bound", wide)),
         Goal(f"PM+MO / deterministic step, width {wide}", "≤", 1.3, inverse("mmo", wide)),
         Goal(f"plain Pyro step / PM+MO, width {narrow}", "≥", 2.0, ratio("plain", narrow)),
+        Goal(f"{unprepared} / PM+MO, width {narrow}", "≥", 2.0, ratio("tutorial", narrow)),
     ]
     width = narrow if plan.quick else wide
     for peer in PEERS:

@@ -32,8 +32,10 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """Its time over PM+MO's in the same rounds."""
-        return self.median / median(self.beside) if self.seconds else None
+        """Its time over PM+MO's, round by round: the median."""
+        if not self.seconds:
+            return None
+        return median(own / pmmo for own, pmmo in zip(self.seconds, self.beside, strict=True))
 
 
 def run_group(

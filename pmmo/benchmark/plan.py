@@ -58,9 +58,8 @@ def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
         return tuple(found)
 
     core, guests = ("pmmo", "bound", "mmo", "plain"), ("tutorial", *PEERS)
-    narrow = Group(
-        cases((*core, "gmu"), plan.narrow), cases(guests, plan.narrow) if plan.quick else ()
-    )
+    narrow_guests = cases(guests if plan.quick else guests[:1], plan.narrow)
+    narrow = Group(cases((*core, "gmu"), plan.narrow), narrow_guests)
     wide = Group(cases(core, plan.wide), cases(guests, plan.wide))
     found = [narrow] if plan.quick else [wide, narrow]
     width = plan.narrow if plan.quick else plan.wide

@@ -22,10 +22,12 @@ HEADER = (
 NOTES = """\
 - **ms per step**: median over the rounds, each the mean of the steps of a turn. Contenders take
   turns in one run (A B C, A B C), each in its own process on the same cores.
-- **ratio**: this step's time over PM+MO's in the same rounds; above 1, PM+MO is faster.
+- **ratio**: this step's time over PM+MO's in the same round, the median over the rounds; above 1,
+  PM+MO is faster.
 - **Phases**: the calls inside the step are timed and each moment is charged to the innermost phase
-  that is open; *backward* is what the others leave over, *KL* includes the penalty. They have
-  rounds of their own (the device awaited at each change of phase): their sum is about the step.
+  that is open; *backward* is what the others leave over, *KL* includes the penalty; terms that are
+  evaluated along with the draw count as *draw*, gradients computed while they are applied as
+  *update*. They have rounds of their own: their sum is about the step.
 - **Hardware bound**: the time of PM+MO's matrix products, each alone at its own shape, plus its
   other memory traffic at the measured bandwidth; `pmmo/benchmark/bound.py` has formula and counts.
 - **Plain Pyro step**: `pmmo/plain.py`, in a process prepared as training's is (allocator, matrix
@@ -128,6 +130,16 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
     ]
 
 
+def busy(about: Mapping[str, object]) -> list[str]:
+    """A warning where other work may have run beside the benchmark."""
+    if about["load_before"] <= about["cores"] / 4:
+        return []
+    return [
+        f"- **Other processes were running (load {about['load_before']} on {about['cores']} cores): "
+        "times are too long, ratios rough. Repeat on a quiet machine.**"
+    ]
+
+
 def markdown(plan: Plan, about: Mapping[str, object], results: Sequence[Result]) -> str:
     shape, case = plan.shape, results[0].case
     data = 4 * shape.movies * (shape.text + shape.image + shape.genres) / 1e9
@@ -145,6 +157,7 @@ def markdown(plan: Plan, about: Mapping[str, object], results: Sequence[Result])
             "",
             *hardware(about, results),
             *bounds,
+            *busy(about),
             "",
             *grid(HEADER, rows, 3),
             "",
