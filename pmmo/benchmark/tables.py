@@ -135,7 +135,7 @@ def busy(about: Mapping[str, object]) -> list[str]:
     if about["load_before"] <= about["cores"] / 4:
         return []
     return [
-        f"- **Other processes were running (load {about['load_before']} on {about['cores']} cores): "
+        f"- **Other processes were running (load {about['load_before']}, {about['cores']} cores): "
         "times are too long, ratios rough. Repeat on a quiet machine.**"
     ]
 
