@@ -145,8 +145,9 @@ def test_a_peer_that_is_installed_trains(here, peer):
     assert losses[-1] < losses[0]
 
 
-def test_bf16_takes_a_step(here):
-    assert runner.Runner(case("mmo", precision="bf16")).seconds() > 0
+@pytest.mark.parametrize("contender", ["pmmo", "mmo"])
+def test_bf16_takes_a_step(here, contender):
+    assert runner.Runner(case(contender, precision="bf16")).seconds() > 0
 
 
 def test_a_loss_that_is_not_finite_is_an_error(here):
