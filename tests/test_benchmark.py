@@ -23,11 +23,13 @@ from pmmo.benchmark.scaling_figure import write_figure
 from pmmo.benchmark.stopwatch import Stopwatch, timed
 from pmmo.benchmark.workers import NotMeasured, Worker, take_turns
 from pmmo.errors import PmmoError
+from pmmo.params import load_params
 
 TINY = Shape(text=5, image=7, genres=3, movies=64)
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 ROWS = {
     name: replace(settings, batch_size=16, maxout_units=6, epochs=2)
-    for name, settings in paper_settings(Path(__file__).parents[1] / "params.yaml").items()
+    for name, settings in paper_settings(PARAMS).items()
 }
 PLAN = Plan(shape=TINY, wide=24, narrow=12, base=8, rounds=2, guest_rounds=1)
 MACHINE = {"cpu": "a CPU", "cores": 2, "versions": {"torch": "2"}}
@@ -266,7 +268,8 @@ def test_goals_are_met_or_not_or_not_measured():
 def test_a_gpus_goals_are_an_epoch_and_the_study():
     plan = replace(PLAN, device="cuda")
     found = goals(plan, results({("pmmo", 24, 1): 0.03}, device="cuda", precision="tf32"))
-    assert [goal.measured for goal in found] == pytest.approx([0.12, 14 * 5 * 25 * 0.12 / 60])
+    rows = len(load_params(PARAMS).rows)
+    assert [goal.measured for goal in found] == pytest.approx([0.12, rows * 5 * 2 * 0.12 / 60])
     assert [goal.met for goal in found] == [True, True]
     precisions = [c.precision for g in groups(plan, ROWS) for c in g.core if c.contender == "pmmo"]
     assert precisions == ["float32", "float32", "tf32", "bf16"]
@@ -391,7 +394,7 @@ def test_the_command_plans_and_names_the_files(monkeypatch, capsys, given, quick
 
 
 def test_the_rows_that_are_timed_have_the_papers_sizes():
-    found = paper_settings(Path(__file__).parents[1] / "params.yaml")
+    found = paper_settings(PARAMS)
     assert {name: (s.width, s.batch_size) for name, s in found.items()} == {
         "pmmo": (3000, 512),
         "mmo": (3000, 512),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, PEERS, Plan
 
-STUDY = (14, 5, 25)  # rows, cycles, epochs of the whole study
+STUDY_ROWS = 14  # `variants` of params.yaml
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def scaling(find: Callable[..., Result | None], width: int, threads: int) -> flo
 
 def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     """Seconds of an epoch and, from it, of the whole study; stated for an H100."""
-    found, (rows, cycles, epochs) = [], STUDY
+    found = []
     width = plan.narrow if plan.quick else plan.wide
     for result in results:
         case = result.case
@@ -92,7 +92,7 @@ def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
             epoch = result.median * case.steps_per_epoch
             of = f"PM+MO, width {width}, {case.precision}"
             found.append(Goal(f"epoch of one cycle, {of}", "≤", 0.15, epoch, " s"))
-            study = rows * cycles * epochs * epoch / 60
+            study = STUDY_ROWS * case.settings.cycles * case.settings.epochs * epoch / 60
             text = f"training of the whole study if every row cost as much as {of}"
             found.append(Goal(text, "≤", 5.0, study, " min"))
     return found

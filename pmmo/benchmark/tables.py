@@ -1,6 +1,5 @@
 """benchmark.md, .csv and .json from the results of a run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -190,7 +189,3 @@ def write(folder: Path, plan: Plan, about: Mapping[str, object], results: Sequen
         folder / "benchmark.csv", pd.DataFrame(lines).to_csv(index=False, float_format="%.6g")
     )
     write_text(folder / "benchmark.md", markdown(plan, about, results))
-
-
-def read(folder: Path) -> dict:
-    return json.loads((folder / "benchmark.json").read_text())
