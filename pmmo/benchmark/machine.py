@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def machine(device: str) -> dict[str, object]:
         "python": platform.python_version(),
         "versions": versions(),
     }
+
+
+def is_busy(about: Mapping[str, object]) -> bool:
+    """Whether other work may have run beside what was measured."""
+    return about["load_before"] > about["cores"] / 4
 
 
 def huge_pages() -> str:

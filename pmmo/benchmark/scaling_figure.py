@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.plan import LABELS
 from pmmo.drawing import BLUE, GREEN, GREY, INK, ORANGE, PNG_DPI, RED, STYLE
 from pmmo.figures import smaller_png, smaller_svg
@@ -53,8 +54,9 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
     axes.set_xticks(values, [plain_number(v) for v in values], size=7)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    if high / low < 10:  # a decade has too few labels
+    if high / low < 10:  # decades alone would label too little
         axes.set_ylim(low / 1.5, high * 1.5)
         axes.yaxis.set_minor_formatter(FuncFormatter(plain_number))
         axes.tick_params(axis="y", which="minor", labelsize=6.5)
@@ -63,7 +65,7 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
 def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
     """Time above, memory below; one column per axis."""
     figure = Figure(figsize=(11, 6.2), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.85))
+    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.83))
     grid = figure.subplots(2, len(AXES))
     seen = {}
     for column, (axis, label) in enumerate(AXES.items()):
@@ -79,6 +81,8 @@ def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
     figure.text(0.012, 0.985, "How time and memory grow", va="top", size=10.5, weight="bold")
     about = f"Log-log. {machine['cpu']}, {machine['cores']} cores, float32, torch "
     about += f"{machine['versions']['torch']}; one thread but for the last column."
+    if is_busy(machine):
+        about += "\nOther processes were running: times are too long. Repeat on a quiet machine."
     figure.text(0.012, 0.945, about, va="top", size=8.5, color=INK)
     return figure
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pmmo.benchmark.cases import PHASES
 from pmmo.benchmark.goals import Goal, goals
+from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, Plan
 from pmmo.formats import number
@@ -131,7 +132,7 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
 
 def busy(about: Mapping[str, object]) -> list[str]:
     """A warning where other work may have run beside the benchmark."""
-    if about["load_before"] <= about["cores"] / 4:
+    if not is_busy(about):
         return []
     return [
         f"- **Other processes were running (load {about['load_before']}, {about['cores']} cores): "
