@@ -1,14 +1,17 @@
 # make repro     set up and regenerate everything from the embedded synthetic movies
 # make test      set up and run the tests
 # make test-ray  add Ray (optional) and run its tests: two nodes on this machine
+# make bench     set up, with the peers where they install, and measure what a training step costs
+# make scaling   draw how time and memory grow, for docs/performance.md
 # make check     format and lint
 PYTHON ?= python3.11
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 RAY_READY := .venv/.ready-ray
+PEERS := .venv/.peers
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test test-ray check clean
+.PHONY: repro test test-ray bench scaling check clean
 
 repro: $(READY)
 	dvc repro
@@ -18,6 +21,12 @@ test: $(READY)
 
 test-ray: $(RAY_READY)
 	python -m pytest tests/test_engine.py tests/test_grid.py tests/test_ray.py
+
+bench: $(READY) $(PEERS)
+	python -m pmmo.benchmark $(BENCH)
+
+scaling: $(READY)
+	python -m pmmo.benchmark --scaling docs/performance-scaling
 
 check: $(READY)
 	ruff format --check .
@@ -30,6 +39,12 @@ $(READY): requirements.txt
 
 $(RAY_READY): $(READY) requirements-ray.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	touch $@
+
+$(PEERS): requirements-bench.txt $(READY)
+	grep -v '^#' requirements-bench.txt | while read -r peer; do \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 "$$peer" \
+		|| echo "$$peer does not install here; its row will be empty" >&2; done
 	touch $@
 
 clean:

@@ -1,0 +1,74 @@
+"""What a training step costs: `python -m pmmo.benchmark [--quick | --scaling BASE]`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pmmo.benchmark.cases import paper_settings
+from pmmo.benchmark.machine import machine
+from pmmo.benchmark.measure import Say, run_group
+from pmmo.benchmark.plan import Plan, groups
+from pmmo.benchmark.scaling import Sweep, scaling
+from pmmo.benchmark.scaling_figure import write_figure
+from pmmo.benchmark.tables import write
+from pmmo.device import choose_device
+from pmmo.errors import PmmoError
+from pmmo.settings import Settings
+
+QUICK = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
+
+
+def run(plan: Plan, settings: Mapping[str, Settings], folder: Path, say: Say) -> None:
+    """Measure every group of the plan, then write the three files."""
+    deadline = time.monotonic() + plan.budget_seconds
+    about, results = machine(plan.device), []
+    for group in groups(plan, settings):
+        results += run_group(group, plan.rounds, plan.guest_rounds, deadline, say)
+    write(folder, plan, about, results)
+
+
+def run_scaling(sweep: Sweep, settings: Mapping[str, Settings], base: Path, say: Say) -> None:
+    """Measure every axis of the sweep, then write the figure and its numbers."""
+    about = machine("cpu")
+    write_figure(scaling(sweep, settings, say), about, base)
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pmmo.benchmark", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="narrow layers, few rounds: 2 minutes")
+    parser.add_argument(
+        "--scaling",
+        type=Path,
+        metavar="BASE",
+        help="instead: draw time and memory against movies, width, cycles and threads (CPU) into "
+        "BASE.png, .svg and .csv",
+    )
+    parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of the tables")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    return parser.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> None:
+    options = arguments(given)
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - start:4.0f} s  {text}", file=sys.stderr, flush=True)
+
+    if options.scaling:
+        run_scaling(Sweep(), paper_settings(), options.scaling, say)
+        say(f"written: {options.scaling}.png, .svg, .csv")
+        return
+    device = choose_device(options.device).type
+    plan = Plan(device=device, **(QUICK if options.quick else {}))
+    run(plan, paper_settings(), options.output, say)
+    say(f"written: {options.output}/benchmark.md, .csv, .json")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PmmoError as error:
+        sys.exit(f"benchmark: {error}")

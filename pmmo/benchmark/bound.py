@@ -1,0 +1,107 @@
+"""What the hardware allows: the step's matrix products and memory traffic at measured rates.
+
+    bound = sum over the step's matrix products of the time each takes here, alone
+          + bytes / bandwidth
+    bytes = 4 (17 P + 7 C)
+
+P random weights: the draw reads location and log-scale and writes the weight (3); the update reads
+gradient, weight and, of location and log-scale, value and two moments, and writes the latter six
+(14). C other weights, with Adam: read value, gradient and two moments, write three (7). For a
+system without posterior the fusion's weights count as C. Reading weights for a product and writing
+their gradient belong to the product. Activations, random numbers and logarithms are left out, so a
+step cannot quite reach its bound.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pmmo.benchmark.cases import Case
+
+PASSES_RANDOM, PASSES_OTHER = 17, 7
+BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, beyond any cache
+
+
+def layers(case: Case) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each linear layer of the step."""
+    s, shape = case.settings, case.shape
+    gate = 2 * s.width if s.gate_input == "outputs" else shape.text + shape.image
+    found = {"text": (shape.text, s.width), "image": (shape.image, s.width)}
+    found["gate"] = (gate, s.width)
+    if s.readout == "own":
+        found["readout"] = (s.width, shape.genres)
+    inputs = s.width
+    for layer in range(s.maxout_layers):
+        found[f"maxout {layer + 1}"] = (inputs, s.maxout_units * s.maxout_pieces)
+        inputs = s.maxout_units
+    return found | {"output": (inputs, shape.genres)}
+
+
+def traffic(case: Case) -> int:
+    """Bytes per step outside the products (see above)."""
+    counts = {name: (i + 1) * o for name, (i, o) in layers(case).items()}
+    fusion = sum(counts[name] for name in ("text", "image", "gate"))
+    other = sum(counts.values()) - fusion
+    random = case.settings.system == "pmmo"
+    passes = (PASSES_RANDOM if random else PASSES_OTHER) * fusion + PASSES_OTHER * other
+    return 4 * passes
+
+
+def products(case: Case, rows: int) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+    """(floating-point operations, product) forward, for the weights and for the inputs.
+
+    Every layer passes a gradient to its inputs: to those of the first two belongs batch norm.
+    """
+    for name, (inputs, outputs) in layers(case).items():
+        x, weight, grad = (
+            torch.rand(a, b, device=case.device)
+            for a, b in ((rows, inputs), (outputs, inputs), (rows, outputs))
+        )
+        y, grad_weight, grad_x = (
+            torch.empty_like(grad),
+            torch.empty_like(weight),
+            torch.empty_like(x),
+        )
+        work = 2 * rows * inputs * outputs
+        yield work, lambda a=x, b=weight, c=y: torch.mm(a, b.T, out=c)
+        yield work, lambda a=grad, b=x, c=grad_weight: torch.mm(a.T, b, out=c)
+        if case.settings.batch_norm or name not in ("text", "image"):
+            yield work, lambda a=grad, b=weight, c=grad_x: torch.mm(a, b, out=c)
+
+
+class Bound:
+    """Measures the bound of a case; `rates` of the last measurement."""
+
+    def __init__(self, case: Case, synchronise: Callable[[], None]) -> None:
+        rows = -(-case.shape.movies // case.steps_per_epoch)
+        self.products = list(products(case, rows))
+        self.bytes = traffic(case)
+        self.synchronise = synchronise
+        self.a, self.b, self.c = torch.rand(3, BANDWIDTH_FLOATS, device=case.device)
+        self.rates: dict[str, float] = {}
+
+    def seconds(self) -> float:
+        work = sum(operations for operations, _ in self.products)
+        multiplying = sum(self.time(product, 1) for _, product in self.products)
+        moving = self.time(lambda: torch.add(self.a, self.b, out=self.c), 3)
+        bandwidth = 3 * 4 * BANDWIDTH_FLOATS / moving
+        self.rates = {
+            "gflops": work / multiplying / 1e9,
+            "gigabytes_per_second": bandwidth / 1e9,
+            "gflop": work / 1e9,
+            "gigabytes": self.bytes / 1e9,
+            "products_ms": 1e3 * multiplying,
+            "traffic_ms": 1e3 * self.bytes / bandwidth,
+        }
+        return multiplying + self.bytes / bandwidth
+
+    def time(self, run: Callable[[], Tensor], repeats: int) -> float:
+        """Seconds of one `run`, the mean of `repeats`."""
+        self.synchronise()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        self.synchronise()
+        return (time.perf_counter() - start) / repeats

@@ -1,0 +1,51 @@
+"""What one process of the benchmark measures, and the sizes of a whole run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from pmmo.params import resolve_row
+from pmmo.settings import Settings
+
+PHASES = ("data", "draw", "forward", "backward", "KL", "update")
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The movies that a step sees; the published file's by default."""
+
+    text: int = 300
+    image: int = 4096
+    genres: int = 23
+    movies: int = 15_552  # the training set
+
+
+@dataclass(frozen=True)
+class Case:
+    """One contender at one size, in a process of its own."""
+
+    contender: str  # a key of `runner.CONTENDERS`
+    settings: Settings
+    shape: Shape
+    threads: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.shape.movies // self.settings.batch_size)
+
+
+def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
+    """The rows that are timed, at the paper's sizes whatever `scale` says."""
+    tree = yaml.safe_load(path.read_text()) | {"scale": "paper"}
+    rows = {"pmmo": "pmmo-kl-l2", "mmo": "mmo", "gmu": "gmu"}
+    return {
+        system: resolve_row(tree, row, tree["variants"][row])[0] for system, row in rows.items()
+    }
+
+
+def at_width(settings: Settings, width: int) -> Settings:
+    return replace(settings, width=width)

@@ -1,0 +1,98 @@
+"""What the step should cost, as ratios, and whether this run shows it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pmmo.benchmark.measure import Result
+from pmmo.benchmark.plan import LABELS, PEERS, Plan
+
+STUDY_ROWS = 14  # `variants` of params.yaml
+
+
+@dataclass(frozen=True)
+class Goal:
+    text: str
+    sign: str  # "≥" or "≤"
+    limit: float
+    measured: float | None  # None: this run did not measure it
+    unit: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.measured is None:
+            return None
+        if self.sign == "≥":
+            return self.measured >= self.limit
+        return self.measured <= self.limit
+
+
+def finder(results: Sequence[Result]) -> Callable[..., Result | None]:
+    """Looks a measured result up by contender, width, threads and precision."""
+
+    def find(name: str, width: int, threads: int = 1, precision: str = "float32") -> Result | None:
+        for result in results:
+            case = result.case
+            key = (case.contender, case.settings.width, case.threads, case.precision)
+            if key == (name, width, threads, precision) and result.seconds:
+                return result
+        return None
+
+    return find
+
+
+def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
+    """All goals of the plan's device, measured or not."""
+    find = finder(results)
+
+    def ratio(name: str, width: int) -> float | None:
+        found = find(name, width)
+        return found.ratio if found else None
+
+    def inverse(name: str, width: int) -> float | None:
+        value = ratio(name, width)
+        return 1 / value if value else None
+
+    if plan.device == "cuda":
+        return gpu_goals(plan, results)
+    wide, narrow = plan.wide, plan.narrow
+    unprepared = LABELS["tutorial"]
+    found = [
+        Goal(f"plain Pyro step / PM+MO, width {wide}", "≥", 4.0, ratio("plain", wide)),
+        Goal(f"{unprepared} / PM+MO, width {wide}", "≥", 4.0, ratio("tutorial", wide)),
+        Goal(f"PM+MO / hardware bound, width {wide}", "≤", 1.3, inverse("bound", wide)),
+        Goal(f"PM+MO / deterministic step, width {wide}", "≤", 1.3, inverse("mmo", wide)),
+        Goal(f"plain Pyro step / PM+MO, width {narrow}", "≥", 2.0, ratio("plain", narrow)),
+        Goal(f"{unprepared} / PM+MO, width {narrow}", "≥", 2.0, ratio("tutorial", narrow)),
+    ]
+    width = narrow if plan.quick else wide
+    for peer in PEERS:
+        found.append(Goal(f"{LABELS[peer]} / PM+MO, width {width}", "≥", 1.0, ratio(peer, width)))
+    if plan.threads > 1:
+        text = f"speed-up of PM+MO by {plan.threads} threads / that of the bound, width {width}"
+        found.append(Goal(text, "≥", 0.85, scaling(find, width, plan.threads)))
+    return found
+
+
+def scaling(find: Callable[..., Result | None], width: int, threads: int) -> float | None:
+    """How PM+MO's speed-up by threads compares with the bound's."""
+    four = [find(name, width, n) for name in ("pmmo", "bound") for n in (1, threads)]
+    if None in four:
+        return None
+    pmmo, pmmo_threads, bound, bound_threads = (result.median for result in four)
+    return (pmmo / pmmo_threads) / (bound / bound_threads)
+
+
+def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
+    """Seconds of an epoch and, from it, of the whole study; stated for an H100."""
+    found = []
+    width = plan.narrow if plan.quick else plan.wide
+    for result in results:
+        case = result.case
+        if case.contender == "pmmo" and case.settings.width == width:
+            epoch = result.median * case.steps_per_epoch
+            of = f"PM+MO, width {width}, {case.precision}"
+            found.append(Goal(f"epoch of one cycle, {of}", "≤", 0.15, epoch, " s"))
+            study = STUDY_ROWS * case.settings.cycles * case.settings.epochs * epoch / 60
+            text = f"training of the whole study if every row cost as much as {of}"
+            found.append(Goal(text, "≤", 5.0, study, " min"))
+    return found

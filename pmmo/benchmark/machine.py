@@ -1,0 +1,56 @@
+"""The machine and the mode of a run, for the reports."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+import torch
+
+from pmmo.device import cpu_name
+
+PACKAGES = (
+    *("torch", "pyro-ppl", "numpy"),
+    *("torchbnn", "bayesian-torch", "blitz-bayesian-pytorch", "numpyro", "jaxlib"),
+)
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def machine(device: str) -> dict[str, object]:
+    """Hardware, versions, and how busy the machine was before the run."""
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
+        "huge_pages": huge_pages(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+
+
+def is_busy(about: Mapping[str, object]) -> bool:
+    """Whether other work may have run beside what was measured."""
+    return about["load_before"] > about["cores"] / 4
+
+
+def huge_pages() -> str:
+    """Linux's mode of transparent huge pages, the word in brackets."""
+    if not HUGE_PAGES.exists():
+        return "unknown"
+    return HUGE_PAGES.read_text().partition("[")[2].partition("]")[0]
+
+
+def versions() -> dict[str, str]:
+    """Version of each package that is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

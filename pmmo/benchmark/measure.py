@@ -1,0 +1,102 @@
+"""Runs the groups of a plan and keeps what each contender took."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+
+from pmmo.benchmark.cases import Case
+from pmmo.benchmark.plan import PEERS, Group
+from pmmo.benchmark.workers import NotMeasured, Worker, take_turns
+from pmmo.errors import PmmoError
+
+PHASE_ROUNDS = 3
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured of a case; `error` says why nothing was."""
+
+    case: Case
+    seconds: tuple[float, ...] = ()  # per step, one value per round
+    beside: tuple[float, ...] = ()  # PM+MO's in the same rounds
+    phases: dict[str, float] | None = None  # seconds per step
+    facts: dict[str, object] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds)
+
+    @property
+    def ratio(self) -> float | None:
+        """Its time over PM+MO's, round by round: the median."""
+        if not self.seconds:
+            return None
+        return median(own / pmmo for own, pmmo in zip(self.seconds, self.beside, strict=True))
+
+
+def run_group(
+    group: Group, rounds: int, guest_rounds: int, deadline: float, say: Say
+) -> list[Result]:
+    """All results of a group, core first. PmmoError if one of the project's own steps fails."""
+    with ExitStack() as stack:
+        workers = {}
+        for case in group.core:
+            say(f"{describe(case)}: starting")
+            try:
+                workers[case.contender] = stack.enter_context(Worker(case))
+            except NotMeasured as error:
+                raise PmmoError(f"{describe(case)}: {error}") from error
+        say(f"{', '.join(workers)}: taking turns")
+        seconds = take_turns(workers, rounds, "seconds", deadline)
+        phases = take_turns(workers, min(rounds, PHASE_ROUNDS), "phases", deadline)
+        found = [
+            Result(
+                case,
+                tuple(seconds[case.contender]),
+                tuple(seconds["pmmo"]),
+                middle(phases[case.contender]),
+                workers[case.contender].ask("finish"),
+            )
+            for case in group.core
+        ]
+        for name, worker in workers.items():
+            if name != "pmmo":  # gives its memory back before the guests come
+                worker.close()
+        for case in group.guests:
+            say(f"{describe(case)}: starting")
+            found.append(run_guest(case, workers["pmmo"], guest_rounds, deadline))
+    return found
+
+
+def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
+    """A contender that takes turns with PM+MO alone; a peer that fails says why."""
+    if time.monotonic() > deadline:
+        return Result(case, error="not measured: the time was up")
+    try:
+        with Worker(case) as worker:
+            pair = {"pmmo": pmmo, case.contender: worker}
+            seconds = take_turns(pair, rounds, "seconds", deadline)
+            phases = middle([worker.ask("phases")])
+            facts = worker.ask("finish")
+    except NotMeasured as error:
+        if case.contender not in PEERS:
+            raise PmmoError(f"{describe(case)}: {error}") from error
+        return Result(case, error=str(error))
+    return Result(case, tuple(seconds[case.contender]), tuple(seconds["pmmo"]), phases, facts)
+
+
+def middle(rounds: list[dict[str, float] | None]) -> dict[str, float] | None:
+    """The median of each phase."""
+    if rounds[0] is None:
+        return None
+    return {phase: median(one[phase] for one in rounds) for phase in rounds[0]}
+
+
+def describe(case: Case) -> str:
+    threads = f"{case.threads} thread{'s' if case.threads > 1 else ''}"
+    where = case.precision if case.device == "cuda" else threads
+    return f"{case.contender}, width {case.settings.width}, {where}"

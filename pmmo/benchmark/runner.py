@@ -1,0 +1,154 @@
+"""One contender, measured inside its own process: time per step, time per phase, peak memory."""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import pyro
+import torch
+from torch import Tensor
+
+from pmmo.benchmark import contenders, peers
+from pmmo.benchmark.bound import Bound
+from pmmo.benchmark.cases import PHASES, Case
+from pmmo.benchmark.contenders import Contender
+from pmmo.benchmark.stopwatch import Stopwatch, timed
+from pmmo.device import choose_device, prepare_process
+from pmmo.errors import PmmoError
+from pmmo.systems import Batch
+
+TURN_SECONDS = 0.4  # a turn takes at least about this long: steps are repeated to fill it
+MOST_STEPS = 40
+
+
+def numpyro(case: Case) -> Contender:
+    from pmmo.benchmark.numpyro_peer import numpyro_step
+
+    return numpyro_step(case)
+
+
+BUILDERS: dict[str, Callable[[Case], Contender]] = {
+    "pmmo": contenders.own,
+    "mmo": contenders.own,
+    "gmu": contenders.own,
+    "plain": contenders.plain,
+    "tutorial": contenders.plain,  # in a process that nothing was prepared in
+    "torchbnn": peers.torchbnn,
+    "bayesian-torch": peers.bayesian_torch,
+    "blitz": peers.blitz,
+    "numpyro": numpyro,
+}
+
+
+def prepare(case: Case) -> dict[str, object]:
+    """Threads and precision of this process; what was chosen.
+
+    Every contender but `tutorial` gets what the training stage gets: matrix products, allocator and
+    denormals as `pmmo.device` sets them, and Pyro's validation off.
+    """
+    if case.contender == "tutorial":
+        pyro.enable_validation(True)  # Pyro's default
+    else:
+        prepare_process(torch.device(case.device))
+    torch.set_num_threads(case.threads)
+    if case.device == "cuda":
+        torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
+    return {
+        "matmul": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
+        "thp_alloc": os.environ.get("THP_MEM_ALLOC_ENABLE", "unset"),
+    }
+
+
+def synchroniser(device: str) -> Callable[[], None]:
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def movies(case: Case) -> Batch:
+    """Random movies of the case's shape."""
+    generator = torch.Generator().manual_seed(0)
+    shape = case.shape
+    text, image, chance = (
+        torch.rand(shape.movies, columns, generator=generator)
+        for columns in (shape.text, shape.image, shape.genres)
+    )
+    return Batch(*(x.to(case.device) for x in (text - 0.5, image, (chance < 0.1).float())))
+
+
+def row_numbers(case: Case) -> Iterator[Tensor]:
+    """Rows of batch after batch, as an epoch has them: equal parts of a permutation."""
+    while True:
+        order = torch.randperm(case.shape.movies, device=case.device)
+        yield from order.tensor_split(case.steps_per_epoch)
+
+
+class Runner:
+    """A contender that is built, warm and ready to be timed."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self.facts = case, prepare(case)
+        choose_device(case.device)
+        self.synchronise = synchroniser(case.device)
+        torch.manual_seed(0)
+        if case.contender == "bound":
+            self.bound = Bound(case, self.synchronise)
+            self.bound.seconds()
+            return
+        self.bound = None
+        self.movies, self.rows = movies(case), row_numbers(case)
+        self.contender = BUILDERS[case.contender](case)
+        self.steps(2)  # compilers and caches
+        self.steps_per_turn = max(1, min(MOST_STEPS, int(TURN_SECONDS / self.steps(1))))
+
+    def seconds(self) -> float:
+        """Seconds per step, the mean of a turn."""
+        return self.bound.seconds() if self.bound else self.steps(self.steps_per_turn)
+
+    def epoch(self) -> float:
+        """Seconds of an epoch's steps."""
+        count = self.case.steps_per_epoch
+        return count * self.steps(count)
+
+    def steps(self, count: int) -> float:
+        self.synchronise()
+        start = time.perf_counter()
+        with self.precision():
+            for _ in range(count):
+                loss = self.contender.step(self.take(next(self.rows)))
+        self.synchronise()
+        seconds = (time.perf_counter() - start) / count
+        if not torch.isfinite(loss):
+            raise PmmoError(f"the loss of {self.case.contender} is {float(loss)}")
+        return seconds
+
+    def take(self, rows: Tensor) -> Batch:
+        return Batch(*(column[rows] for column in self.movies))
+
+    def precision(self) -> AbstractContextManager:
+        if self.case.precision == "bf16":
+            return torch.autocast(self.case.device, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def phases(self) -> dict[str, float] | None:
+        """Seconds per phase of a step; None where the phases cannot be told apart."""
+        if self.bound or not self.contender.calls:
+            return None
+        watch = Stopwatch(PHASES, self.synchronise)
+        with self.precision(), timed(watch, self.contender.calls):
+            for _ in range(self.steps_per_turn):
+                with watch.phase("data"):
+                    batch = self.take(next(self.rows))
+                with watch.phase(self.contender.rest):
+                    self.contender.step(batch)
+        return {phase: seconds / self.steps_per_turn for phase, seconds in watch.seconds.items()}
+
+    def finish(self) -> dict[str, object]:
+        """Facts of the process: peak memory in bytes, and the bound's rates."""
+        if self.case.device == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux: KiB
+        rates = {"rates": self.bound.rates} if self.bound else {}
+        return self.facts | rates | {"peak_bytes": peak}

@@ -1,0 +1,179 @@
+"""How time and memory grow with movies, width, cycles and threads: short runs, one axis at a time.
+
+Rows of a frame: axis, value, what (the contender), quantity ("ms per step", "s per epoch", "s"),
+time, peak_gb.
+"""
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import psutil
+
+from pmmo.benchmark.cases import Case, Shape, at_width
+from pmmo.benchmark.measure import Say
+from pmmo.benchmark.plan import PUBLISHED
+from pmmo.benchmark.workers import Worker, take_turns
+from pmmo.errors import PmmoError
+from pmmo.settings import Settings
+
+COLUMNS = ("axis", "value", "what", "quantity", "time", "peak_gb")
+SAMPLE_SECONDS = 0.02  # between two looks at the memory of the cycles' processes
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The values along each axis, and the sizes that stay."""
+
+    rows: tuple[int, ...] = (486, 972, 1944, 3888, 7776, 15_552)
+    widths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 3000)
+    cycles: tuple[int, ...] = (1, 2, 3, 4, 5)
+    threads: tuple[int, ...] = ()  # () is 1, 2, 4 … all cores
+    rounds: int = 3
+    width: int = 512  # of the axes rows and cycles
+    movies: int = 3888  # of the axis cycles
+    threads_width: int = 3000
+    shape: Shape = PUBLISHED
+
+    def thread_counts(self) -> tuple[int, ...]:
+        cores = os.cpu_count() or 1
+        powers = {2**k for k in range(cores.bit_length()) if 2**k <= cores}
+        return self.threads or tuple(sorted(powers | {cores}))
+
+
+def scaling(sweep: Sweep, settings: Mapping[str, Settings], say: Say) -> pd.DataFrame:
+    """All axes, on the CPU."""
+    lines: list[tuple] = []
+    for axis in (by_rows, by_width, by_cycles, by_threads):
+        for line in axis(sweep, settings):
+            say(f"{line[0]} {line[1]:,}: {line[2]} {line[4]:.3g} {line[3]}")
+            lines.append(line)
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def turns(cases: list[Case], question: str, rounds: int) -> Iterator[tuple[Case, float, float]]:
+    """(case, median of the answers, peak GB) of cases that take turns."""
+    with ExitStack() as stack:
+        workers = {case.contender: stack.enter_context(Worker(case)) for case in cases}
+        answers = take_turns(workers, rounds, question, deadline=float("inf"))
+        for case in cases:
+            peak = workers[case.contender].ask("finish")["peak_bytes"]
+            yield case, median(answers[case.contender]), peak / 1e9
+
+
+def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
+    """A whole epoch of so many movies."""
+    for rows in sweep.rows:
+        shape = replace(sweep.shape, movies=rows)
+        cases = [
+            Case(name, at_width(settings[name], sweep.width), shape) for name in ("pmmo", "gmu")
+        ]
+        for case, seconds, peak in turns(cases, "epoch", sweep.rounds):
+            yield "rows", rows, case.contender, "s per epoch", seconds, peak
+
+
+def by_width(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
+    """A step at so many hidden units."""
+    for width in sweep.widths:
+        cases = [
+            Case(name, at_width(settings.get(name, settings["pmmo"]), width), sweep.shape)
+            for name in ("pmmo", "mmo", "plain", "bound")
+        ]
+        for case, seconds, peak in turns(cases, "seconds", sweep.rounds):
+            # the bound's own arrays say nothing about a step's memory
+            held = None if case.contender == "bound" else peak
+            yield "width", width, case.contender, "ms per step", 1e3 * seconds, held
+
+
+def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
+    """A step on so many threads."""
+    wide = at_width(settings["pmmo"], sweep.threads_width)
+    for threads in sweep.thread_counts():
+        cases = [Case(name, wide, sweep.shape, threads=threads) for name in ("pmmo", "bound")]
+        for case, seconds, peak in turns(cases, "seconds", sweep.rounds):
+            held = None if case.contender == "bound" else peak
+            yield "threads", threads, case.contender, "ms per step", 1e3 * seconds, held
+
+
+def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
+    """So many cycles of one epoch, as a training stage runs them: side by side on the cores."""
+    shape = replace(sweep.shape, movies=sweep.movies)
+    workers = os.cpu_count() or 1
+    for cycles in sweep.cycles:
+        row = replace(at_width(settings["pmmo"], sweep.width), epochs=1, cycles=cycles)
+        times = [run_stage(row, shape, workers)[0] for _ in range(sweep.rounds)]
+        _, peak = run_stage(row, shape, workers, watched=True)
+        yield "cycles", cycles, "pmmo", "s", median(times), peak
+
+
+def run_stage(
+    settings: Settings, shape: Shape, workers: int, watched: bool = False
+) -> tuple[float, float | None]:
+    """(seconds, peak GB) of the cycles of a row, in a fresh process and those that it forks.
+
+    The peak only where `watched`, which costs the processes time.
+    """
+    context = get_context("spawn")
+    pipe, other = context.Pipe()
+    # not a daemon, which may have no children
+    process = context.Process(target=stage, args=(other, settings, shape, workers))
+    process.start()
+    other.close()
+    peak, done = [0.0], threading.Event()
+    watcher = threading.Thread(target=watch_memory, args=(process.pid, peak, done))
+    if watched:
+        watcher.start()
+    try:
+        seconds = pipe.recv()
+    except EOFError:
+        raise PmmoError(f"the cycles of width {settings.width} could not be run") from None
+    finally:
+        done.set()
+        if watched:
+            watcher.join()
+        process.join()
+    return seconds, peak[0] / 1e9 if watched else None
+
+
+def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> None:
+    """The child: random movies, then the cycles; sends the seconds that these took."""
+    import torch
+
+    from pmmo.benchmark.runner import movies
+    from pmmo.cycles import run_cycles
+    from pmmo.device import prepare_process
+
+    prepare_process(torch.device("cpu"))
+    train = movies(Case("pmmo", settings, shape))
+    few = type(train)(*(column[:64] for column in train))
+    splits = {"train": train, "dev": few, "test": few}
+    with tempfile.TemporaryDirectory() as store:
+        start = time.perf_counter()
+        run_cycles(settings, splits, Path(store), workers)
+        pipe.send(time.perf_counter() - start)
+
+
+def watch_memory(pid: int, peak: list[float], done: threading.Event) -> None:
+    """Keep in `peak[0]` the largest sum of bytes over the process and its children.
+
+    Pages that several share count once (PSS, Linux); elsewhere each counts its own.
+    """
+    while not done.wait(SAMPLE_SECONDS):
+        total = 0
+        try:
+            parent = psutil.Process(pid)
+            for process in (parent, *parent.children(recursive=True)):
+                memory = process.memory_full_info()
+                total += getattr(memory, "pss", memory.uss)
+        except psutil.Error:  # one of them has just ended
+            continue
+        peak[0] = max(peak[0], total)

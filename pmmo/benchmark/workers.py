@@ -1,0 +1,110 @@
+"""A process per contender, so that threads, allocator and peak memory are its own.
+
+The parent asks one worker at a time: contenders take turns, A B C, A B C, so that a slow moment of
+the machine meets all of them.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from pmmo.benchmark.cases import Case
+from pmmo.errors import PmmoError
+
+START_SECONDS = 300  # building, compiling and warming up
+
+
+class NotMeasured(PmmoError):
+    """A contender that could not be built or run, and why."""
+
+
+def serve(pipe: Connection, case: Case) -> None:
+    """The child: build, then answer "seconds", "phases" and "finish" until told to stop."""
+    confine(case.threads)
+    from pmmo.benchmark.runner import Runner  # torch and jax read the environment on import
+
+    try:
+        runner = Runner(case)
+        pipe.send(("ready", None))
+        while (question := pipe.recv()) != "stop":
+            pipe.send(("answer", getattr(runner, question)()))
+    except ModuleNotFoundError as error:
+        pipe.send(("failed", f"not installed ({error.name}): see requirements-bench.txt"))
+    except Exception as error:  # a peer may fail in any way; the table says so
+        lines = str(error).strip().splitlines() or [""]
+        pipe.send(("failed", f"{type(error).__name__}: {lines[0][:200]}"))
+
+
+def confine(threads: int) -> None:
+    """Let this process use `threads` cores: libraries without a thread setting obey this one."""
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))[:threads]
+        os.sched_setaffinity(0, cores)
+    one = threads == 1
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={'false' if one else 'true'}"
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+
+
+class Worker(AbstractContextManager):
+    """A running contender. NotMeasured where it fails, naming it and the reason."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        context = get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=serve, args=(other, case), daemon=True)
+        self.process.start()
+        other.close()
+        try:
+            self.wait(START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, question: str) -> object:
+        with suppress(OSError):  # a dead process answers below
+            self.pipe.send(question)
+        return self.wait(START_SECONDS)
+
+    def wait(self, seconds: float) -> object:
+        try:
+            if not self.pipe.poll(seconds):
+                raise NotMeasured(f"no answer within {seconds:.0f} seconds")
+            kind, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise NotMeasured("its process died (out of memory?)") from None
+        if kind == "failed":
+            raise NotMeasured(value)
+        return value
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process; a second call does nothing."""
+        if self.pipe.closed:
+            return
+        with suppress(OSError):  # it may have died
+            self.pipe.send("stop")
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join()
+        self.pipe.close()
+
+
+def take_turns(
+    workers: Mapping[str, Worker], rounds: int, question: str, deadline: float
+) -> dict[str, list]:
+    """Ask each worker in turn, for `rounds` rounds or until `deadline`, once at least."""
+    answers: dict[str, list] = {name: [] for name in workers}
+    for done in range(rounds):
+        if done and time.monotonic() > deadline:
+            break
+        for name, worker in workers.items():
+            answers[name].append(worker.ask(question))
+    return answers
