@@ -36,14 +36,14 @@ class Interfering(LocalFile):
         (signal.SIGSEGV, "the HDF5 library crashes on it: SIGSEGV"),
         (signal.SIGABRT, "the HDF5 library crashes on it: SIGABRT"),
         (signal.SIGXCPU, "too much processor time"),
-        (signal.SIGSTOP, "takes more than 2 s"),
+        (signal.SIGSTOP, "takes more than 6 s"),
     ],
 )
 def test_end_of_the_child_is_an_error_in_words(tmp_path, number, words):
     with Interfering(write_good(tmp_path / "movies.hdf5")) as file:
         file.signal_number = number
         with pytest.raises(BadFile, match=words):
-            inspect(file, seconds=2)
+            inspect(file, seconds=6)
     assert not psutil.Process().children()
 
 
