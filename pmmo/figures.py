@@ -31,6 +31,7 @@ from pmmo.drawing import (
     titled,
 )
 from pmmo.formats import source
+from pmmo.mmimdb_facts import GENRE_COUNTS
 from pmmo.panels import gates, learning_curves, reliability
 
 
@@ -53,7 +54,7 @@ def figure1(numbers: Mapping) -> Drawn:
     axes.set_xlabel("Movies (a movie has one or more genres)")
     titled(figure, numbers, "Figure 1. Movies per genre")
     frame = pd.DataFrame({"genre": genres, "movies": counts})
-    frame["published"] = frame["genre"].map(paper.GENRE_COUNTS).astype("Int64")
+    frame["published"] = frame["genre"].map(dict(GENRE_COUNTS)).astype("Int64")
     return figure, frame
 
 

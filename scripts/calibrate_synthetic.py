@@ -27,15 +27,9 @@ from torch import Tensor, nn
 
 from pmmo.metrics import f1_per_genre, f1_scores
 from pmmo.mmimdb_facts import GENRE_COUNTS, GENRES, ROWS
+from pmmo.paper import AREVALO_WEIGHTED
 from pmmo.synthetic import IMAGE_STRENGTH, TEXT_STRENGTH
 
-# Weighted F1 on the published file, Arevalo et al. 2017
-LITERATURE = {
-    "logistic, text": 0.530,
-    "maxout MLP, text": 0.588,
-    "maxout MLP, image": 0.410,
-    "GMU": 0.617,
-}
 LIFT_PAIRS = (
     ("Drama", "Romance"),
     ("Comedy", "Romance"),
@@ -230,7 +224,7 @@ def score_systems(movies: Movies, epochs: int) -> tuple[list[str], list[str]]:
     ]
     for name, predicted in at_best.items():
         f1 = f1_scores(truth, predicted)
-        known = f"{LITERATURE[name]:.3f}" if name in LITERATURE else "–"
+        known = f"{AREVALO_WEIGHTED[name]:.3f}" if name in AREVALO_WEIGHTED else "–"
         epoch, last = epoch_of.get(name, ("–", "–"))
         scores.append(
             f"| {name} | {f1['weighted']:.3f} | {known} | {f1['macro']:.3f} | {epoch} | {last} |"

@@ -15,7 +15,8 @@ import pandas as pd
 from safetensors.numpy import save_file
 
 from pmmo.metrics import f1_per_genre, f1_scores
-from pmmo.paper import GENRE_COUNTS, ROWS
+from pmmo.mmimdb_facts import GENRE_COUNTS
+from pmmo.paper import ROWS
 from pmmo.results import CURVES
 
 OTHER_ROWS = {
