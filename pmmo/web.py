@@ -225,7 +225,7 @@ def _root(error: BaseException) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return "the server stopped too early"
     text = " ".join(str(error).split()) or type(error).__name__
-    text = re.sub(r"^.*object at 0x\w+>: |^.*Connection\(.*?\): ", "", text)
+    text = re.sub(r"^.*object at 0x\w+>: |^.*Connection\w*\(.*?\): ", "", text)
     return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
 
 
