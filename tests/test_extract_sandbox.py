@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from movie_files import write_good
+from movie_files import file_attribute, write_good
 
 from pmmo.sandbox import inspect
 from pmmo.sources import BadFile, LocalFile
@@ -52,6 +52,14 @@ def test_memory_limit(tmp_path):
         with pytest.raises(BadFile, match=r"more than 0 MiB of memory|ended with|Unable|crashes"):
             inspect(file, memory=1 << 16)
         assert "columns" in inspect(file)
+
+
+def test_an_answer_that_does_not_fit_into_the_memory(tmp_path):
+    """An attribute of 4 MB is read, its description in JSON is three times as long."""
+    path = write_good(tmp_path / "movies.hdf5")
+    file_attribute("provenance", "é" * 2_000_000)(path)
+    with LocalFile(path) as file, pytest.raises(BadFile, match=r"more than 24 MiB of memory"):
+        inspect(file, memory=24 << 20)
 
 
 @pytest.mark.parametrize(
