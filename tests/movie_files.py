@@ -262,7 +262,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "features never written",
     ),
     "shared bytes": (shared_bytes, "features vgg_features share"),
-    "beyond the end": (beyond_the_end, "features ends at byte incomplete"),
+    "beyond the end": (beyond_the_end, "features cannot be read"),
     "short storage": (short_storage, "features stores 100 bytes needs 1,920"),
     "rank 1": (replaced("features", data=np.zeros(60, "<f4")), "features shape (60,)"),
     "rank 3": (replaced("features", data=np.zeros((60, 2, 2), "<f4")), "features shape (60, 2, 2)"),

@@ -559,7 +559,7 @@ def certificate(tmp_path_factory) -> Path:
 
 def test_https(tmp_path, large, certificate, monkeypatch):
     with FileServer(large, certificate=certificate) as server:
-        with pytest.raises(PmmoError, match="certificate is refused"):
+        with pytest.raises(PmmoError, match="its certificate is refused"):
             fetched(tmp_path, server.url)
         assert server.requests == []
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")

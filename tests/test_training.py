@@ -198,8 +198,8 @@ def test_workers_change_no_number_and_stored_cycles_are_taken_up(tmp_path, syste
     again = run_cycles(settings, SPLITS, store, 2)
     for a, b in zip(one, again, strict=True):
         same_cycles(a, b)
-    for path, time in times.items():
-        assert (path.stat().st_mtime_ns == time) == (path.parent.name != "cycle-1")
+    for path, before in times.items():
+        assert (path.stat().st_mtime_ns == before) == (path.parent.name != "cycle-1")
     assert sorted(p.name for p in store.iterdir()) == ["cycle-0", "cycle-1", "cycle-2"]
 
 
