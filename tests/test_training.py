@@ -310,6 +310,7 @@ def test_an_interrupted_stage_says_that_finished_cycles_are_kept(tmp_path, stage
     (tmp_path / "settings").mkdir()
     save_settings(row("gmu", cycles=1000), tmp_path / f"settings/{name or stage}.json")
     (tmp_path / "settings/engine.json").write_text(json.dumps(asdict(Engine())))
+    (tmp_path / "data").mkdir()
     write_data(tmp_path / "data/tensors")
     root = Path(__file__).parents[1]
     with subprocess.Popen(
