@@ -15,6 +15,8 @@ from pmmo.layout import COLUMNS, split_rows, write_movies
 ROWS, TEXT, IMAGE = 60, 8, 16
 NAMES = ("Drama", "Comedy", "Sci-Fi")
 SPLITS = {"train": (0, 36), "dev": (36, 42), "test": (42, 60)}
+BOUNDS = ("start", "stop")
+FRACTIONAL = [("split", "S5"), ("source", "S12"), *((name, "f8") for name in BOUNDS)]
 
 
 def arrays(rows: int = ROWS, text: int = TEXT, image: int = IMAGE, seed: int = 0) -> dict:
@@ -178,15 +180,31 @@ def enormous(path: Path) -> None:
     replaced("vgg_features", shape=(ROWS, 1 << 32), dtype="<f4", dcpl=creation)(path)
 
 
+def stored(path: Path, name: str, offset: int | None = None, size: int | None = None) -> None:
+    """Another address or size, where given, in the record of where a dataset's bytes lie."""
+    with h5py.File(path) as file:
+        dataset = file[name].id
+        old = dataset.get_offset(), dataset.get_storage_size()
+    new = old[0] if offset is None else offset, old[1] if size is None else size
+    before, after = (b"".join(n.to_bytes(8, "little") for n in pair) for pair in (old, new))
+    data = path.read_bytes()
+    assert data.count(before) == 1
+    path.write_bytes(data.replace(before, after))
+
+
 def shared_bytes(path: Path) -> None:
     """Two datasets at one address."""
     with h5py.File(path) as file:
-        ids = [file[name].id for name in ("features", "vgg_features")]
-        size = ids[0].get_storage_size().to_bytes(8, "little")  # follows the address
-        old, new = (each.get_offset().to_bytes(8, "little") + size for each in ids)
-    data = path.read_bytes()
-    assert data.count(old) == 1
-    path.write_bytes(data.replace(old, new))
+        offset = file["vgg_features"].id.get_offset()
+    stored(path, "features", offset=offset)
+
+
+def beyond_the_end(path: Path) -> None:
+    stored(path, "features", offset=path.stat().st_size - 100)
+
+
+def short_storage(path: Path) -> None:
+    stored(path, "features", size=100)
 
 
 def long_attribute(path: Path) -> None:
@@ -244,6 +262,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         "features never written",
     ),
     "shared bytes": (shared_bytes, "features vgg_features share"),
+    "beyond the end": (beyond_the_end, "features cannot be read"),
+    "short storage": (short_storage, "features stores 100 bytes needs 1,920"),
     "rank 1": (replaced("features", data=np.zeros(60, "<f4")), "features shape (60,)"),
     "rank 3": (replaced("features", data=np.zeros((60, 2, 2), "<f4")), "features shape (60, 2, 2)"),
     "scalar": (replaced("features", data=np.float32(1)), "features shape ()"),
@@ -286,6 +306,14 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "split without stop": (
         file_attribute("split", np.zeros(3, [("split", "S5"), ("source", "S12")])),
         "split not a table",
+    ),
+    "split of numbers": (
+        file_attribute("split", np.ones(3, [(n, "i4") for n in ("split", "source", *BOUNDS)])),
+        "split record 0 names are not text",
+    ),
+    "fractional bounds": (
+        file_attribute("split", np.array([(b"train", b"genres", 0.5, 36.0)], FRACTIONAL)),
+        "split 'train' 'genres' start and stop are not integers",
     ),
     "split enormous": (dense_split, "split bytes far more"),
     "overlap": (splits({**SPLITS, "dev": (35, 42)}), "split 'dev' overlaps row 35"),

@@ -1,6 +1,7 @@
-"""Every command of README.md and docs/ is run, in their order, in a clone of tiny sizes.
+"""Every `$` command of README.md and docs/ is run, in their order, in a clone of tiny sizes.
 
-A command that cannot run here as it stands has a stand-in below, with the reason beside it.
+A command that cannot run here as it stands has a stand-in below, or is not run; the reason stands
+beside it.
 """
 
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -32,14 +34,28 @@ STAND_INS = {
     ),
     # returns before the experiments are done, which later commands need
     "dvc queue start": WAIT,
+    # the cluster's engine changes nothing else of the command; tests/test_ray.py has a cluster
+    "PMMO_ENGINE=ray python -m pmmo grid -j 3": "PMMO_ENGINE=local python -m pmmo grid -j 3",
 }
-NOT_RUN: dict[
-    str, str
-] = {}  # command -> why no test can run it: a tool or machine that is not here
+A_CLUSTER = "Ray is optional; tests/test_ray.py starts and stops two nodes where it is installed"
+NOT_RUN = {  # command -> why no test can run it
+    "pip install -r requirements-ray.txt": "a test installs nothing",
+    "ray start --head --disable-usage-stats": A_CLUSTER,
+    "ray stop": A_CLUSTER,
+    "ray start --head --disable-usage-stats --num-gpus 4": "four GPUs",
+    "PMMO_ENGINE=ray python -m pmmo grid -j 2": "the same four GPUs; -j 3 is run above it",
+    "kubectl port-forward service/pmmo-head-svc 10001:10001 &": "a Kubernetes cluster",
+    "PMMO_ENGINE=ray://localhost:10001 python -m pmmo grid -j 2": "the same Kubernetes cluster",
+}
 FAILS = {  # a command that shows its message
     "dvc exp run -S elbo=v9",
     "dvc exp run -S elbo=v9 experiment",
     "dvc exp run --temp -S elbo=v9 experiment",
+}
+AS_SHOWN = ("python -m pmmo import ", "head -n 3 ")  # what they print holds at every size
+DRAWN_BY = {  # pictures that no stage draws: what does, named in the document
+    "docs/openings.png": "python -m scripts.study_openings",
+    "docs/performance-scaling.png": "make scaling",
 }
 
 
@@ -92,7 +108,7 @@ def test_every_command_does_what_the_document_says(folder, movies, document):
         )  # fmt: skip
         said = done.stdout + done.stderr
         assert (done.returncode != 0) == (command in FAILS), f"$ {here}\n{said}"
-        if command in FAILS:
+        if command in FAILS or command.startswith(AS_SHOWN):
             assert [line for line in shown if line not in said] == [], said
     run(folder, "git", "restore", ".")
     run(folder, "dvc", "checkout", "--allow-missing")
@@ -112,11 +128,41 @@ def test_every_link_leads_to_a_file_of_the_repository(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_picture_is_made_by_the_pipeline(document):
-    made = (ROOT / "dvc.yaml").read_text()
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / document).read_text()):
+def test_every_picture_is_drawn_by_a_stage_or_a_command_of_its_document(document):
+    text, made = (ROOT / document).read_text(), (ROOT / "dvc.yaml").read_text()
+    recipes = text + (ROOT / "Makefile").read_text()
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
         name = (ROOT / document).parent.joinpath(picture).resolve().relative_to(ROOT.resolve())
-        assert f"- {name}:" in made, picture
+        if str(name) in DRAWN_BY:
+            assert DRAWN_BY[str(name)] in text
+            assert f" {name.with_suffix('')}\n" in recipes  # where the command writes it
+        else:
+            assert f"- {name}:" in made, picture
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_module_and_target_that_a_document_names_exists(document):
+    """Those of commands that take long or need another machine, too."""
+    text = (ROOT / document).read_text()
+    modules = set(re.findall(r"python -m ((?:pmmo|scripts|stages|tests)[\w.]*\w)", text))
+    assert [name for name in sorted(modules) if find_spec(name) is None] == []
+    code = re.findall(r"^```\w*\n.*?^```|`[^`\n]+`", text, re.S | re.M)
+    targets = {name for piece in code for name in re.findall(r"\bmake ([\w-]+)", piece)}
+    made = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    assert sorted(targets - set(made)) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS[1:])
+def test_the_readme_leads_to_every_document(document):
+    """By one step, or by two."""
+    seen = {"README.md"}
+    for _ in range(2):
+        for name in sorted(seen):
+            text = (ROOT / name).read_text()
+            found = re.findall(r"\]\((?!https?:|#)([^)#\s]+\.md)", text)
+            linked = [(ROOT / name).parent.joinpath(link).resolve() for link in found]
+            seen |= {str(path.relative_to(ROOT.resolve())) for path in linked}
+    assert document in seen
 
 
 def test_commands_are_spelt_so_that_a_shell_takes_them():

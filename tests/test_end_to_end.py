@@ -104,6 +104,7 @@ def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, sa
     assert "Running stage 'experiment'" not in text
     assert "Running stage 'train" not in text
     assert {path: path.read_bytes() for path in (clone / "reports").iterdir()} == before
+    assert "Nothing was trained" in text
     # the remedy that the message names puts everything back
     assert "git restore params.yaml" in text
     run(clone, "git", "restore", "params.yaml")

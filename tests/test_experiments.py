@@ -96,7 +96,7 @@ def test_an_experiment_is_applied_or_becomes_a_branch(folder):
 def test_a_failed_experiment_in_a_copy_leaves_the_workspace_alone(folder, setting, says):
     text = run(folder, "dvc", "exp", "run", "--temp", "-S", setting, "experiment", ok=False)
     assert says in text
-    assert "the params.yaml of your workspace is as it was" in text
+    assert "This ran in a copy: the params.yaml of your workspace is as it was" in text
     assert same_as_committed(folder)
 
 
@@ -105,6 +105,7 @@ def test_a_late_failure_in_the_workspace_says_how_to_put_it_back(folder):
     settings = ("-S", "elbo=v2", "-S", "data.memory_limit_gb=0.0001")
     text = run(folder, "dvc", "exp", "run", *settings, "experiment", ok=False)
     assert "fetch: " in text
+    assert "params.yaml differs from the last commit" in text
     assert "git restore params.yaml" in text
     run(folder, "git", "restore", "params.yaml")
     assert yaml.safe_load((folder / "params.yaml").read_text())["elbo"] == "kl"

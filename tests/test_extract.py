@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from movie_files import BAD, NAMES, SPLITS, arrays, file_attribute, value, write_bad, write_good
 
+from pmmo.checks import check_layout
 from pmmo.data import load_movies
 from pmmo.errors import PmmoError
 from pmmo.extract import extract
 from pmmo.fetch import fetch
 from pmmo.layout import COLUMNS, split_rows
+from pmmo.sandbox import inspect
+from pmmo.sources import LocalFile
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,6 +47,14 @@ def test_values_come_out_as_they_went_in(tmp_path):
     assert movies.unlabelled == (values["genres"].sum(axis=1) == 0).sum()
     assert movies.split("dev")[0].shape == (6, 8)
     assert left_behind(tmp_path) == {"tensors"}
+
+
+def test_a_column_beyond_the_end_is_refused_whatever_hdf5_says(tmp_path):
+    """This HDF5 refuses to open such a dataset; the check does not rely on it."""
+    with LocalFile(write_good(tmp_path / "movies.hdf5")) as file:
+        facts = inspect(file)
+        with pytest.raises(PmmoError, match=r"ends at byte [\d,]+, the file at 4,000: it is inc"):
+            check_layout(facts, file.name, 4000, 1e9)
 
 
 @pytest.mark.parametrize("kind", BAD)

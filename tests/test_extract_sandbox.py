@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from movie_files import write_good
+from movie_files import file_attribute, write_good
 
 from pmmo.sandbox import inspect
 from pmmo.sources import BadFile, LocalFile
@@ -31,19 +31,19 @@ class Interfering(LocalFile):
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "seconds", "words"),
     [
-        (signal.SIGSEGV, "the HDF5 library crashes on it: SIGSEGV"),
-        (signal.SIGABRT, "the HDF5 library crashes on it: SIGABRT"),
-        (signal.SIGXCPU, "too much processor time"),
-        (signal.SIGSTOP, "takes more than 6 s"),
+        (signal.SIGSEGV, 20, "the HDF5 library crashes on it: SIGSEGV"),
+        (signal.SIGABRT, 20, "the HDF5 library crashes on it: SIGABRT"),
+        (signal.SIGXCPU, 20, "too much processor time"),
+        (signal.SIGSTOP, 2, "takes more than 2 s"),
     ],
 )
-def test_end_of_the_child_is_an_error_in_words(tmp_path, number, words):
+def test_end_of_the_child_is_an_error_in_words(tmp_path, number, seconds, words):
     with Interfering(write_good(tmp_path / "movies.hdf5")) as file:
         file.signal_number = number
         with pytest.raises(BadFile, match=words):
-            inspect(file, seconds=6)
+            inspect(file, seconds=seconds)
     assert not psutil.Process().children()
 
 
@@ -52,6 +52,14 @@ def test_memory_limit(tmp_path):
         with pytest.raises(BadFile, match=r"more than 0 MiB of memory|ended with|Unable|crashes"):
             inspect(file, memory=1 << 16)
         assert "columns" in inspect(file)
+
+
+def test_an_answer_that_does_not_fit_into_the_memory(tmp_path):
+    """An attribute of 2 MB is read; in JSON it has 12."""
+    path = write_good(tmp_path / "movies.hdf5")
+    file_attribute("provenance", "\x01" * 2_000_000)(path)
+    with LocalFile(path) as file, pytest.raises(BadFile, match=r"more than 16 MiB of memory"):
+        inspect(file, memory=16 << 20)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,14 @@ def test_missing_file(tmp_path):
         fetched(tmp_path, tmp_path / "none.hdf5")
 
 
+def test_missing_file_at_a_relative_path(tmp_path, monkeypatch):
+    """A queued experiment runs in a copy, where such a path leads elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PmmoError) as caught:
+        fetched(tmp_path, "none.hdf5")
+    assert f"It was looked for in {tmp_path}; an experiment in the queue" in str(caught.value)
+
+
 def test_synthetic_stays_synthetic(tmp_path, monkeypatch):
     """The label survives a copy of the file."""
 

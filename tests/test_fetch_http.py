@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -21,7 +22,7 @@ from pmmo.errors import PmmoError
 from pmmo.fetch import fetch
 from pmmo.layout import COLUMNS
 from pmmo.progress import Progress
-from pmmo.ranges import BLOCK
+from pmmo.ranges import BLOCK, PASSES
 from pmmo.web import Patience
 
 ROWS, WIDTH = 500, 1024
@@ -203,6 +204,25 @@ def test_no_ranges_and_a_changed_file(tmp_path, large, other):
         server.ranges = False
         target = fetched(tmp_path, server.url, allow_full_download=True)
     assert columns(target) == columns(other)
+
+
+def test_no_ranges_and_a_part_instead_of_the_whole(tmp_path, large):
+    def part(request) -> bool:
+        return request.number > 0 and request.whole(b"x" * 100, 206)
+
+    with FileServer(large, part) as server:
+        server.ranges = False
+        with pytest.raises(PmmoError, match="answers 206 to a whole download, 3 times in a row"):
+            fetched(tmp_path, server.url, allow_full_download=True)
+
+
+def test_no_ranges_and_a_connection_that_always_breaks(tmp_path, large):
+    """It gets on each time, so that it is tried again, but never to the metadata at the end."""
+    with FileServer(large, truncated) as server:
+        server.ranges = False
+        with pytest.raises(PmmoError, match=rf"had to be read {PASSES} times from its start"):
+            fetched(tmp_path, server.url, allow_full_download=True)
+    assert len(server.requests) == PASSES + 1  # and the first look
 
 
 # ---- faults that end well
@@ -435,6 +455,16 @@ def no_validator(request) -> bool:
     return True
 
 
+def whole_after_the_first(request) -> bool:
+    return request.number > 0 and whole_file(request)
+
+
+def no_size(request) -> bool:
+    """The whole file, of a length that nobody says."""
+    request.ranged, request.start, request.stop = False, 0, request.server.files.size
+    return no_length(request)
+
+
 REFUSED = [
     (page, "a web page instead of the file"),
     (page_as_file, "not an HDF5 file (it starts with b'<html>Pl'"),
@@ -457,6 +487,9 @@ REFUSED = [
     (reset, "3 times in a row"),
     (stalled, "does not answer or has stopped sending, 3 times in a row"),
     (dripping, "3 times in a row"),
+    (no_length_cut, "bytes too early, 3 times in a row"),
+    (whole_after_the_first, "the whole file where a part was asked for, 3 times in a row"),
+    (no_size, "does not say how large the file is"),
     (wrong_range, "the server sent bytes"),
     (short_length, "announced"),
     (long_length, "announced"),
@@ -527,11 +560,16 @@ def certificate(tmp_path_factory) -> Path:
 
 def test_https(tmp_path, large, certificate, monkeypatch):
     with FileServer(large, certificate=certificate) as server:
-        with pytest.raises(PmmoError, match="certificate is refused"):
+        with pytest.raises(PmmoError, match="its certificate is refused"):
             fetched(tmp_path, server.url)
         assert server.requests == []
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
         assert columns(fetched(tmp_path, server.url)) == columns(large)
+
+
+def test_https_where_the_server_speaks_http(tmp_path, large):
+    with FileServer(large) as server, pytest.raises(PmmoError, match="no secure connection: "):
+        fetched(tmp_path, server.url.replace("http:", "https:"))
 
 
 def test_https_never_becomes_http(tmp_path, large, certificate, monkeypatch):
@@ -558,10 +596,19 @@ def test_progress_on_a_terminal(large):
     with os.fdopen(follower, "w") as terminal, Progress("fetch x", 1000, terminal) as progress:
         progress.moved(400)
         progress.bar.refresh()
-    shown = os.read(leader, 10_000).decode()
+    shown = all_of(leader)
     os.close(leader)
-    assert "40%" in shown
+    assert "40%|" in shown  # the bar, beside the line at the end
     assert "B/s" in shown
+
+
+def all_of(leader: int) -> str:
+    """What was written to a terminal that is closed now; one read gives what has come through."""
+    parts = []
+    with suppress(OSError):  # Linux: the end
+        while part := os.read(leader, 10_000):
+            parts.append(part)
+    return b"".join(parts).decode()
 
 
 # ---- trust

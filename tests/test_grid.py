@@ -25,6 +25,7 @@ _, wait, command, *rest = sys.argv
 assert wait == "--wait-for-lock"
 if command == "status":
     print(json.dumps({ {name: [] for name in CHANGED}!r}))
+    sys.exit(3 if os.environ.get("FAILS") == "status" else 0)
 elif command == "stage":
     print("\\n".join({STAGES!r}))
 else:
@@ -90,6 +91,13 @@ def test_nothing_is_trained_on_movies_that_cannot_be_had(monkeypatch):
     assert set(log()) == {"extract"}
 
 
+def test_dvc_that_cannot_say_what_has_changed_ends_the_command(monkeypatch):
+    monkeypatch.setenv("FAILS", "status")
+    with pytest.raises(PmmoError, match=r"^`dvc status --json` failed with code 3$"):
+        grid.run_grid(2)
+    assert set(log()) == {"extract"}
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing_running(tmp_path, stand_in, sent):
     code = f"""
@@ -113,7 +121,7 @@ __main__.main()
     process.send_signal(sent)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "grid: interrupted" in errors
+    assert "grid: interrupted; all stages are stopped" in errors
     assert not psutil.wait_procs(family, timeout=5)[1]
 
 

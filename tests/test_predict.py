@@ -311,6 +311,7 @@ def test_a_harmed_model_is_refused_in_a_sentence(project, tmp_path, kind):
 OF_LABELS = {kind for kind, (_, words) in BAD.items() if "target_names" in words} | {
     *("no genres", "label 2", "label -1", "int64 labels", "uint32 labels", "names too long"),
     *("no split", "split a text", "split without stop", "split enormous", "overlap", "gap"),
+    *("split of numbers", "fractional bounds"),
     *("gap at the start", "gap at the end", "outside", "negative", "empty split", "no dev"),
     *("unknown split", "columns disagree", "record twice", "not available", "rows listed"),
     "provenance",

@@ -260,6 +260,8 @@ def test_a_worker_with_another_torch_is_refused(tmp_path, engine, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.0.0+cpu")
     with (
         connected(engine, "cpu") as cluster,
-        pytest.raises(PmmoError, match=r"has torch 2.*the driving machine 1.0.0: install"),
+        pytest.raises(
+            PmmoError, match=r"a Ray worker on .* has torch 2.*the driving machine 1.0.0: install"
+        ),
     ):
         run_cycles(row("gmu"), SPLITS, tmp_path, 2, cluster)

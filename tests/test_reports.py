@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from safetensors.numpy import load_file, save_file
 
 from pmmo import paper
 from pmmo.errors import PmmoError
@@ -150,6 +151,50 @@ def test_predictions_that_contradict_the_summary_are_refused(root, tmp_path):
     path.write_text(json.dumps(summary))
     with pytest.raises(PmmoError, match="test predictions do not give the scores"):
         aggregate.main(copy)
+
+
+def test_predictions_of_other_movies_are_refused(root, tmp_path):
+    copy = copy_inputs(root, tmp_path)
+    for path in (copy / "runs/rows/gmu").glob("predictions-*.safetensors"):
+        save_file({key: array[:-1] for key, array in load_file(path).items()}, path)
+    with pytest.raises(PmmoError, match=r"dev predictions are not of the 50 movies.*train@gmu"):
+        aggregate.main(copy)
+
+
+def test_predictions_that_one_cycle_lacks_are_missed(root, tmp_path):
+    copy = copy_inputs(root, tmp_path)
+    path = copy / "runs/rows/gmu/predictions-3.safetensors"
+    arrays = load_file(path)
+    save_file({key: array for key, array in arrays.items() if key != "test_gate"}, path)
+    with pytest.raises(PmmoError, match=r"only some cycles have the predictions 'test_gate'"):
+        aggregate.main(copy)
+
+
+def test_rows_trained_on_different_data_are_refused(root, tmp_path):
+    copy = copy_inputs(root, tmp_path)
+    path = copy / "runs/rows/mmo/summary.json"
+    summary = json.loads(path.read_text())
+    summary["rows"]["test"] += 1
+    path.write_text(json.dumps(summary))
+    with pytest.raises(PmmoError, match=r"mmo: .* rows trained on different data"):
+        aggregate.main(copy)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_without_readable_movies_extract_is_named(root, tmp_path, damage):
+    copy = copy_inputs(root, tmp_path)
+    path = copy / "data/tensors/genres.safetensors"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PmmoError, match=r"no readable movies .*Run dvc repro extract"):
+        aggregate.main(copy)
+
+
+def test_a_report_before_the_numbers_names_the_stage_that_makes_them(tmp_path):
+    with pytest.raises(PmmoError, match=r"numbers.json: .*Run dvc repro aggregate"):
+        report.main(tmp_path)
 
 
 def test_rows_with_other_seeds_are_refused(root, tmp_path):

@@ -2,7 +2,11 @@
 
 import json
 import os
-from dataclasses import replace
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +20,8 @@ from sklearn.metrics import f1_score
 
 from pmmo import cycles, runs
 from pmmo.cycles import run_cycles
-from pmmo.device import choose_matmul
+from pmmo.device import choose_device, choose_matmul
+from pmmo.engine import Engine
 from pmmo.errors import PmmoError
 from pmmo.evaluation import genre_scores, predict, scores
 from pmmo.metrics import f1_per_genre, f1_scores
@@ -193,8 +198,8 @@ def test_workers_change_no_number_and_stored_cycles_are_taken_up(tmp_path, syste
     again = run_cycles(settings, SPLITS, store, 2)
     for a, b in zip(one, again, strict=True):
         same_cycles(a, b)
-    for path, time in times.items():
-        assert (path.stat().st_mtime_ns == time) == (path.parent.name != "cycle-1")
+    for path, before in times.items():
+        assert (path.stat().st_mtime_ns == before) == (path.parent.name != "cycle-1")
     assert sorted(p.name for p in store.iterdir()) == ["cycle-0", "cycle-1", "cycle-2"]
 
 
@@ -298,3 +303,38 @@ def test_products_on_a_gpu_keep_the_precision_of_float32():
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(("stage", "name", "workers"), [("train", "gmu", 1), ("experiment", "", 2)])
+def test_an_interrupted_stage_says_that_finished_cycles_are_kept(tmp_path, stage, name, workers):
+    (tmp_path / "settings").mkdir()
+    save_settings(row("gmu", cycles=1000), tmp_path / f"settings/{name or stage}.json")
+    (tmp_path / "settings/engine.json").write_text(json.dumps(asdict(Engine())))
+    (tmp_path / "data").mkdir()
+    write_data(tmp_path / "data/tensors")
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-m", f"stages.{stage}", *filter(None, [name])],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(root), "PMMO_WORKERS": str(workers)},
+        stderr=subprocess.PIPE,
+        text=True,
+        # where the tests run in the background, a shell may have it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob(".work/cycles/*/cycle-0")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith(f"{stage}: interrupted; finished cycles are kept")
+    assert "Traceback" not in errors
+    assert list(tmp_path.glob(".work/cycles/*/cycle-0/cycle.json"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PmmoError, match=r"torch finds no CUDA device; use device: auto or cpu"):
+        choose_device("cuda")
+    assert choose_device("auto").type == "cpu"
