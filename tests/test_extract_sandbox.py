@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def inspecting() -> list[psutil.Process]:
     """The children of this process that look into a file; other tests may have left others."""
-    children = psutil.Process().children()
-    return [child for child in children if "pmmo.inspection" in child.cmdline()]
+    found = psutil.Process().children()
+    alive = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "pmmo.inspection" in child.cmdline()]
 
 
 class Interfering(LocalFile):
