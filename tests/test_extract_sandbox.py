@@ -16,6 +16,13 @@ from pmmo.sources import BadFile, LocalFile
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def inspecting() -> list[psutil.Process]:
+    """The children of this process that look into a file; other tests may have left others."""
+    found = psutil.Process().children()
+    alive = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if "pmmo.inspection" in child.cmdline()]
+
+
 class Interfering(LocalFile):
     """A file that does something to the child process when it asks for its third piece."""
 
@@ -25,7 +32,7 @@ class Interfering(LocalFile):
     def read(self, offset: int, length: int) -> bytes:
         self.reads += 1
         if self.reads == 4:  # the first is the parent's own
-            (child,) = psutil.Process().children()
+            (child,) = inspecting()
             child.send_signal(self.signal_number)
         return super().read(offset, length)
 
@@ -44,7 +51,7 @@ def test_end_of_the_child_is_an_error_in_words(tmp_path, number, seconds, words)
         file.signal_number = number
         with pytest.raises(BadFile, match=words):
             inspect(file, seconds=seconds)
-    assert not psutil.Process().children()
+    assert not inspecting()
 
 
 def test_memory_limit(tmp_path):
