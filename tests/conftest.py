@@ -32,7 +32,8 @@ def _live_curves_elsewhere(tmp_path_factory, monkeypatch):
 def pytest_collection_modifyitems(config, items) -> None:
     """The test that looks back on the session comes last."""
     items.sort(key=lambda item: item.name == "test_every_listed_message_is_met_by_a_test")
-    files = set(Path(__file__).parent.glob("test_*.py"))
-    config.stash["whole suite"] = {
-        item.path for item in items
-    } == files and not config.option.keyword
+    config.stash["whole suite"] = (
+        config.args_source is not pytest.Config.ArgsSource.ARGS
+        and not config.option.keyword
+        and not config.option.markexpr
+    )

@@ -98,6 +98,12 @@ def test_dvc_that_cannot_say_what_has_changed_ends_the_command(monkeypatch):
     assert set(log()) == {"extract"}
 
 
+def as_in_the_foreground() -> None:
+    """A suite in the background, or under nohup, hands on that it ignores these signals."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_nothing_running(tmp_path, stand_in, sent):
     code = f"""
@@ -113,6 +119,7 @@ __main__.main()
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_in_the_foreground,
     )
     assert process.stdout.readline() == "[extract] Running extract\n"
     time.sleep(0.3)
