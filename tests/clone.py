@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 
@@ -69,3 +70,14 @@ def make_clone(folder: Path) -> None:
     run(folder, "dvc", "repro")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "tiny")
+
+
+def wait_for_queue(folder: Path) -> None:
+    """Start DVC's queue and wait until nothing in it waits or runs."""
+    run(folder, "dvc", "queue", "start")
+    for _ in range(600):
+        status = run(folder, "dvc", "queue", "status")
+        if "Running" not in status and "Queued" not in status:
+            return
+        time.sleep(0.5)
+    raise AssertionError(status)

@@ -8,7 +8,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pmmo.synthetic import write_synthetic
-from tests.clone import ROOT, environment, run
+from tests.clone import ROOT, environment, run, wait_for_queue
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -80,16 +79,6 @@ def movies(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("own") / "movies.hdf5"
     write_synthetic(path, rows=120, seed=5)
     return path
-
-
-def wait_for_queue(folder: Path) -> None:
-    run(folder, "dvc", "queue", "start")
-    for _ in range(600):
-        status = run(folder, "dvc", "queue", "status")
-        if "Running" not in status and "Queued" not in status:
-            return
-        time.sleep(0.5)
-    raise AssertionError(status)
 
 
 @pytest.mark.parametrize("document", [name for name in DOCUMENTS if list(commands(name))])

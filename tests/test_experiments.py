@@ -14,7 +14,7 @@ import yaml
 from file_server import FileServer
 
 from pmmo.synthetic import write_synthetic
-from tests.clone import environment, run
+from tests.clone import environment, run, wait_for_queue
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,16 +33,6 @@ def put_back(folder: Path) -> None:
     run(folder, "git", "restore", ".")
     run(folder, "dvc", "checkout")
     assert same_as_committed(folder)
-
-
-def wait_for_queue(folder: Path) -> None:
-    run(folder, "dvc", "queue", "start")
-    for _ in range(600):
-        status = run(folder, "dvc", "queue", "status")
-        if "Running" not in status and "Queued" not in status:
-            return
-        time.sleep(0.5)
-    raise AssertionError(status)
 
 
 def test_a_queued_sweep_fetches_once_and_trains_only_the_system_under_study(folder, tmp_path):
