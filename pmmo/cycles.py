@@ -11,7 +11,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import Process, get_context
 from multiprocessing.connection import Connection, wait
@@ -25,10 +26,7 @@ from pmmo.errors import PmmoError
 from pmmo.monitor import Monitor
 from pmmo.ray_engine import Cluster, Machine, run_on_ray
 from pmmo.settings import Settings
-from pmmo.systems import Batch
-from pmmo.training import Cycle, Report, train_cycle
-
-Splits = Mapping[str, Batch]
+from pmmo.training import Cycle, Report, Splits, train_cycles
 
 
 def cycle_key(settings: Settings, data: Path) -> str:
@@ -86,57 +84,84 @@ def run_cycles(
     """All cycles of a row, in order: those in `store` as they are, the missing ones trained.
 
     With a cluster they run on it. Else, with several workers, they run side by side in forked
-    processes that share the movies. The numbers are the same everywhere. Raises PmmoError if a
-    cycle fails.
+    processes that share the movies. The numbers are the same everywhere, but for the rounding of
+    cycles that take their steps together (`cycles_together`). Raises PmmoError if a cycle fails.
     """
     folders = {cycle: store / f"cycle-{cycle}" for cycle in range(settings.cycles)}
     missing = [cycle for cycle, folder in folders.items() if not folder.exists()]
+    device = splits["train"].text.device
+    size = cycles_together(settings, device)
+    groups = [missing[first : first + size] for first in range(0, len(missing), size)]
 
     def keep(trained: Cycle, machine: Machine) -> None:
         save_cycle(trained, machine, folders[trained.summary["cycle"]])
 
-    def train(cycle: int, report: Report) -> None:
-        trained = train_cycle(settings, splits, cycle, report)
-        keep(trained, describe(splits["train"].text.device, workers))
+    def train(group: list[int], report: Report) -> None:
+        try:
+            found = train_cycles(settings, splits, group, report)
+        except torch.OutOfMemoryError as error:
+            raise PmmoError(
+                f"{settings.name}: {device} has too little memory for {words(group)} ({error}); "
+                "set cycles_together to a smaller number, or batch_size or width"
+            ) from None
+        for trained in found:
+            keep(trained, describe(device, workers, settings.precision))
+
+    def on_epoch(cycle: int, _: int, dev_f1: float) -> None:
+        monitor.epoch(cycle, dev_f1)
 
     with Monitor(settings.name, settings.epochs * len(missing)) as monitor:
         if cluster is not None:
             run_on_ray(cluster, settings, splits, missing, monitor.epoch, keep)
-        elif workers > 1 and len(missing) > 1:
-            side_by_side(train, missing, workers, monitor.epoch)
+        elif workers > 1 and len(groups) > 1:
+            side_by_side(train, groups, workers, on_epoch)
         else:
-            for cycle in missing:
-                train(cycle, lambda _, f1, cycle=cycle: monitor.epoch(cycle, f1))
+            for group in groups:
+                train(group, on_epoch)
     return [load_cycle(folder) for folder in folders.values()]
 
 
-def side_by_side(
-    train: Callable[[int, Report], None],
-    cycles: list[int],
-    workers: int,
-    on_epoch: Callable[[int, float], None],
-) -> None:
-    """Run `train(cycle, report)` of each cycle in a forked process, `workers` at a time.
+def cycles_together(settings: Settings, device: torch.device) -> int:
+    """How many cycles take their steps together: on a CPU it gains nothing, on a GPU all do."""
+    if settings.cycles_together is None:  # a system that cannot be stacked
+        return 1
+    if settings.cycles_together == "auto":
+        return settings.cycles if device.type == "cuda" else 1
+    return settings.cycles_together
 
-    Raises PmmoError with a cycle's message, or naming the cycle whose process died; the others
+
+def words(group: list[int]) -> str:
+    return ("cycle " if len(group) == 1 else "cycles ") + ", ".join(map(str, group))
+
+
+def side_by_side(
+    train: Callable[[list[int], Report], None],
+    groups: list[list[int]],
+    workers: int,
+    on_epoch: Report,
+) -> None:
+    """Run `train(cycles, report)` of each group in a forked process, `workers` at a time.
+
+    Raises PmmoError with a group's message, or naming the cycles whose process died; the others
     are stopped.
     """
     context = get_context("fork")
-    waiting = list(cycles)
-    running: dict[Connection, tuple[int, Process]] = {}
+    waiting = list(groups)
+    running: dict[Connection, tuple[list[int], Process]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
-                cycle = waiting.pop(0)
+                group = waiting.pop(0)
                 reader, writer = context.Pipe(duplex=False)
                 process = context.Process(
-                    target=in_child, args=(train, cycle, writer, os.getpid()), daemon=True
+                    target=in_child, args=(train, group, writer, os.getpid()), daemon=True
                 )
-                process.start()
+                with undisturbed():
+                    process.start()
                 writer.close()
-                running[reader] = (cycle, process)
+                running[reader] = (group, process)
             for reader in wait(list(running)):
-                cycle, process = running[reader]
+                group, process = running[reader]
                 try:
                     message = reader.recv()
                 except EOFError:  # the process has ended
@@ -144,13 +169,13 @@ def side_by_side(
                     process.join()
                     if process.exitcode != 0:
                         raise PmmoError(
-                            f"the process of cycle {cycle} ended with code {process.exitcode} "
+                            f"the process of {words(group)} ended with code {process.exitcode} "
                             "(killed, or out of memory?); finished cycles are kept: run again"
                         ) from None
                     continue
                 if isinstance(message, str):
                     raise PmmoError(message)
-                on_epoch(cycle, message)
+                on_epoch(*message)
     finally:
         for _, process in running.values():
             process.terminate()
@@ -158,18 +183,28 @@ def side_by_side(
             process.join()
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits: Python swallows a KeyboardInterrupt that falls into the hooks of a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def in_child(
-    train: Callable[[int, Report], None], cycle: int, writer: Connection, parent: int
+    train: Callable[[list[int], Report], None], group: list[int], writer: Connection, parent: int
 ) -> None:
-    """One cycle in its own process; sends dev F1 after each epoch, or what went wrong."""
+    """A group in its own process; sends cycle, epoch and dev F1, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops its children
 
-    def report(_: int, dev_f1: float) -> None:
+    def report(*news: float) -> None:
         if os.getppid() != parent:  # the parent was killed: leave nothing running
             os._exit(1)
-        writer.send(dev_f1)
+        writer.send(news)
 
     try:
-        train(cycle, report)
+        train(group, report)
     except PmmoError as error:
         writer.send(str(error))

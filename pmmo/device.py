@@ -20,16 +20,24 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def prepare_process(device: torch.device) -> str:
-    """Settings of this process that make steps on `device` fast, and none that cost precision.
+def prepare_process(device: torch.device, precision: str | None = None) -> str:
+    """Settings of this process that make steps on `device` fast; only `tf32` costs precision.
 
     One thread per process: cycles run side by side instead, and a cycle's numbers do not depend on
-    the number of cores. Returns the matmul precision chosen.
+    the number of cores. Returns the matmul precision chosen. PmmoError for tf32 on a CPU.
     """
+    if precision == "tf32" and device.type != "cuda":
+        raise PmmoError(
+            f"precision is 'tf32', which only CUDA devices have, and the device is {device.type}; "
+            "use precision: float32 or bf16"
+        )
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     pyro.enable_validation(False)
     keep_freed_memory()
+    if precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+        return "high"
     return choose_matmul(device)
 
 
@@ -70,7 +78,14 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe(device: torch.device, workers: int) -> dict[str, object]:
+def products(precision: str | None) -> str:
+    """How this process multiplies matrices, in words."""
+    if precision == "bf16":
+        return "float32, matmul bf16 in training"
+    return f"float32, matmul {torch.get_float32_matmul_precision()}"
+
+
+def describe(device: torch.device, workers: int, precision: str | None = None) -> dict[str, object]:
     """Versions and hardware, for the reports."""
     return {
         "device": device.type,
@@ -79,7 +94,7 @@ def describe(device: torch.device, workers: int) -> dict[str, object]:
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "workers": workers,
         "threads": torch.get_num_threads(),
-        "precision": f"float32, matmul {torch.get_float32_matmul_precision()}",
+        "precision": products(precision),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pyro": pyro.__version__,

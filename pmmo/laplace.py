@@ -9,6 +9,9 @@ blocks that stay in the cache. With n weights, eps ~ Laplace(0, 1), a = |loc - m
     log q(theta) = -sum |eps| - sum log b - n log 2            depends on eps and b alone
     log p(theta) = -sum |theta - m|/s - n (log s + log 2)
     KL(q || p)   = sum (a + b e)/s - sum log b + n (log s - 1)
+
+Cycles that are trained together (`pmmo.stacking`) have a leading axis in loc, log_scale, m and s;
+each then has its own draw and its own terms, (C,) instead of scalars.
 """
 
 import math
@@ -23,16 +26,20 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributions import constraints, register_kl
 
+from pmmo.laplace_blocks import (
+    DRAW_SCRATCH,
+    GRADIENT_SCRATCH,
+    Factors,
+    Norm,
+    Wanted,
+    compiled,
+    draw_block,
+    gradient_block,
+)
+from pmmo.layers import Streams
+
 ONE_DRAW = torch.Size()
 BLOCK = 1 << 17  # weights: buffers near the cache, and few calls for 31 million weights
-LOG2_E = math.log2(math.e)
-
-
-class Norm(NamedTuple):
-    """sum |v|^power over the locations, and the scales b if `on_scale`."""
-
-    power: int  # 1 or 2
-    on_scale: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,17 @@ class Along:
     closed_form: bool  # KL(q || p) rather than log p at the draw
     penalty: Norm | None = None
     defer: Callable[["WeightGradient"], None] | None = None  # takes the gradient, see there
+    streams: Streams | None = None  # of cycles that are trained together
+    compile: bool = False  # one kernel per pass (`laplace_blocks.compiled`)
+
+    @property
+    def cycles(self) -> torch.Size:
+        """The leading axis, () or (C,)."""
+        return self.prior.loc.shape
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.closed_form, self.prior.loc.requires_grad, self.penalty)
 
 
 class Terms(NamedTuple):
@@ -54,34 +72,40 @@ class Terms(NamedTuple):
     penalty: Tensor | None
 
 
-def split(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors' blocks side by side; on CUDA one block is everything."""
-    size = BLOCK if tensors[0].device.type == "cpu" else max(1, tensors[0].numel())
-    return zip(*(t.view(-1).split(size) for t in tensors), strict=True)
+def split(*tensors: Tensor, along: Along | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors' blocks side by side, (k,).
+
+    One block is everything on CUDA, for compiled passes and for several cycles, then (C, n).
+    """
+    cycles = ONE_DRAW if along is None else along.cycles
+    views = [t.detach().view(*cycles, -1) for t in tensors]  # torch.compile looks at their base
+    if cycles or (along and along.compile) or tensors[0].device.type != "cpu":
+        return iter([tuple(views)])
+    return zip(*(v.split(BLOCK) for v in views), strict=True)
 
 
-def buffers(like: Tensor, count: int) -> list[Tensor]:
-    """Scratch for one block each, (k,) with k weights at most."""
-    size = min(BLOCK, like.numel()) if like.device.type == "cpu" else like.numel()
-    return list(torch.empty((count, size), dtype=like.dtype, device=like.device))
+def buffers(like: Tensor, count: int, along: Along | None) -> Tensor:
+    """Scratch for a block, (count, k) or (count, C, n)."""
+    first, *_ = next(split(like, along=along))
+    return first.new_empty((count, *first.shape))
+
+
+def prepared(block: Callable, like: Tensor, count: int, along: Along | None) -> Callable:
+    """`draw_block` or `gradient_block` without its last argument, `count` blocks of scratch."""
+    if along is not None and along.compile:
+        return compiled(block)
+    scratch = buffers(like, count, along)
+    return lambda first, *others: block(first, *others, [part[: len(first)] for part in scratch])
 
 
 def total(sums: list[Tensor], like: Tensor) -> Tensor:
     """Sum of the blocks' sums, in float64 so that the order of 31 million weights costs nothing."""
-    return torch.stack(sums).sum(dtype=torch.float64).to(like.dtype)
+    return torch.stack(sums).sum(0, dtype=torch.float64).to(like.dtype)
 
 
-def exp(x: Tensor, out: Tensor) -> Tensor:
-    """e^x: torch's exp2 takes a third of the time of its exp on a CPU; 3e-7 relative in float32."""
-    return torch.exp2(torch.mul(x, LOG2_E, out=out), out=out)
-
-
-def log(x: Tensor, out: Tensor) -> Tensor:
-    """ln x; on a CPU by numpy, whose vector code takes a third of the time of torch's."""
-    if x.device.type != "cpu":
-        return torch.log(x, out=out)
-    np.log(x.numpy(), out=out.numpy())
-    return out
+def per_weight(values: Tensor) -> Tensor:
+    """A scalar as it is, one value per cycle (C,) as (C, 1): to meet a block."""
+    return values.unsqueeze(-1) if values.ndim else values
 
 
 def uniform_source(like: Tensor) -> Callable[[Tensor], Tensor]:
@@ -102,6 +126,19 @@ def uniform_source(like: Tensor) -> Callable[[Tensor], Tensor]:
     return fill
 
 
+def noise_source(like: Tensor, streams: Streams | None) -> Callable[[Tensor], object]:
+    """`uniform_source`; with several cycles each fills its own part (n,) from its own stream."""
+    if streams is None:
+        return uniform_source(like)
+
+    def fill(u: Tensor) -> None:  # (C, n)
+        for cycle, own in enumerate(u):
+            with streams.of(cycle):
+                uniform_source(own)(own)
+
+    return fill
+
+
 class _Draw(Function):
     """(loc, log_scale, m, log s) -> theta and its `Terms`; m and s may be None, as may `along`."""
 
@@ -115,43 +152,18 @@ class _Draw(Function):
         along: Along | None,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        learned = m is not None and m.requires_grad
         theta = torch.empty_like(loc)
-        fill = uniform_source(loc)
+        fill = noise_source(loc, along and along.streams)
+        (noise,) = buffers(loc, 1, along)
+        draw = prepared(draw_block, loc, DRAW_SCRATCH, along)
+        center = None if m is None else per_weight(m)
         sums: dict[str, list[Tensor]] = {}
-
-        def add(name: str, value: Tensor) -> None:
-            sums.setdefault(name, []).append(value)
-
-        scratch = buffers(loc, 4)
-        for loc_, log_scale_, theta_ in split(loc, log_scale, theta):
-            u, x, b, e = (buffer[: len(loc_)] for buffer in scratch)
-            fill(u)
-            log(torch.abs(u, out=x), out=x)  # -|eps|
-            exp(log_scale_, out=b)
-            add("noise", x.sum())
-            add("log_b", log_scale_.sum())
-            torch.addcmul(loc_, x.mul_(u.sign_()), b, out=theta_)
-            if along is None:
-                continue
-            if along.closed_form:
-                decay(loc_, m, b, difference=u, a=x, e=e)
-                add("spread", x.sum())
-                add("spread", torch.mul(b, e, out=x).sum())
-                if learned:
-                    u.sign_()
-                    add("pull", u.sum() - torch.mul(u, e, out=x).sum())  # sum of sign (1 - e)
-            else:
-                torch.sub(theta_, m, out=u)
-                add("spread", torch.abs(u, out=x).sum())
-                if learned:
-                    add("pull", u.sign_().sum())
-            if along.penalty is not None:
-                add("penalty", powers(loc_, along.penalty.power, x))
-                if along.penalty.on_scale:
-                    add("penalty", powers(b, along.penalty.power, x))
+        for block in split(loc, log_scale, theta, along=along):
+            fill(u := noise[: len(block[0])])
+            for name, values in draw(u, *block, center, along and along.wanted).items():
+                sums.setdefault(name, []).extend(values)
         found = {name: total(values, loc) for name, values in sums.items()}
-        weights = loc.numel()
+        weights = loc.numel() // found["noise"].numel()
         log_q = found["noise"] - found["log_b"] - weights * math.log(2)
         log_p = kl = penalty = spread = None
         if along is not None:
@@ -163,7 +175,7 @@ class _Draw(Function):
                 log_p = -spread - weights * (log_s + math.log(2))
             if along.penalty is not None:
                 penalty = found["penalty"]
-        ctx.along, ctx.learned, ctx.spread, ctx.pull = along, learned, spread, found.get("pull")
+        ctx.along, ctx.spread, ctx.pull = along, spread, found.get("pull")
         ctx.save_for_backward(loc, log_scale, m, log_s, theta)
         return theta, log_q, log_p, kl, penalty
 
@@ -180,7 +192,7 @@ class _Draw(Function):
             *ctx.saved_tensors, ctx.along, by_theta, by_log_q, by_log_p, by_kl, by_penalty
         )
         by_m = by_log_s = None
-        if ctx.learned:
+        if ctx.pull is not None:  # the prior is learned
             by_m, by_log_s = gradient.by_prior(ctx.spread, ctx.pull)
         if ctx.along is not None and ctx.along.defer is not None:
             ctx.along.defer(gradient)
@@ -209,75 +221,58 @@ class WeightGradient:
     by_kl: Tensor | None
     by_penalty: Tensor | None
 
+    def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Tensors in the shape of loc, cut as `blocks` cuts the gradient."""
+        return split(*tensors, along=self.along)
+
     def dense(self) -> tuple[Tensor, Tensor]:
         """Gradients by loc and log_scale, in their shapes."""
         by_loc, by_log_scale = torch.empty_like(self.loc), torch.empty_like(self.loc)
-        for whole, part in zip(split(by_loc, by_log_scale), self.blocks(), strict=True):
+        for whole, part in zip(self.split(by_loc, by_log_scale), self.blocks(), strict=True):
             for target, source in zip(whole, part, strict=True):
                 target.copy_(source)
         return by_loc, by_log_scale
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gradients by loc and log_scale, (k,) each, in the order of `split`; reused buffers."""
-        zero = self.loc.new_zeros(())
-        minus_log_q = zero if self.by_log_q is None else -self.by_log_q
-        if self.by_log_p is not None:
-            toward_m = -self.by_log_p / self.log_s.exp()
-        if self.by_kl is not None:
-            per_scale = self.by_kl / self.log_s.exp()
-        if self.by_penalty is not None:
-            per_power = self.by_penalty * self.along.penalty.power
+        """Gradients by loc and log_scale, in the order of `split`; reused buffers."""
+        block = prepared(gradient_block, self.loc, GRADIENT_SCRATCH, self.along)
         outside = torch.zeros_like(self.theta) if self.by_theta is None else self.by_theta
-        scratch = buffers(self.loc, 6)
         tensors = (self.loc, self.log_scale, self.theta, outside.contiguous())
-        for loc, log_scale, theta, by_theta in split(*tensors):
-            g, h, b, x, y, e = (buffer[: len(loc)] for buffer in scratch)
-            if self.by_log_p is not None:
-                torch.sub(theta, self.m, out=x).sign_()
-                by_theta = torch.addcmul(by_theta, x, toward_m, out=g)
-            # along the draw d theta/d log_scale = theta - loc and log q moves with log_scale alone
-            torch.addcmul(minus_log_q, by_theta, torch.sub(theta, loc, out=x), out=h)
-            if self.by_kl is not None or self.by_penalty is not None:
-                exp(log_scale, out=b)
-            if self.by_kl is not None:
-                decay(loc, self.m, b, difference=x, a=y, e=e)
-                h.addcmul_(y.add_(b).mul_(e), per_scale).sub_(self.by_kl)  # (b + a) e/s - 1
-                x.sign_().mul_(e.neg_().add_(1))
-                by_theta = torch.addcmul(by_theta, x, per_scale, out=g)  # sign (1 - e)/s
-            if self.by_penalty is not None:
-                power, on_scale = self.along.penalty
-                slope = torch.sign(loc, out=x) if power == 1 else loc
-                by_theta = torch.addcmul(by_theta, slope, per_power, out=g)
-                if on_scale:
-                    h.addcmul_(b if power == 1 else b.mul_(b), per_power)  # by the log-scale
-            yield by_theta if by_theta is g else g.copy_(by_theta), h
+        factors = self.factors()
+        for parts in self.split(*tensors):
+            yield block(*parts, factors)
+
+    def factors(self) -> Factors:
+        found: dict[str, Tensor] = {"minus_log_q": self.loc.new_zeros(())}
+        if self.by_log_q is not None:
+            found["minus_log_q"] = -self.by_log_q
+        if self.along is not None:
+            found["m"] = self.m
+        if self.by_log_p is not None:
+            found["toward_m"] = -self.by_log_p / self.log_s.exp()
+        if self.by_kl is not None:
+            found |= {"by_kl": self.by_kl, "per_scale": self.by_kl / self.log_s.exp()}
+        if self.by_penalty is not None:
+            found["per_power"] = self.by_penalty * self.along.penalty.power
+        penalty = None if self.by_penalty is None else self.along.penalty
+        return Factors(**{k: per_weight(v) for k, v in found.items()}, penalty=penalty)
 
     def by_prior(self, spread: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients by m and log s, from sums of the forward pass."""
+        weights = self.loc.numel() // spread.numel()
         if self.by_kl is not None:
-            return -self.by_kl * pull / self.log_s.exp(), self.by_kl * (self.loc.numel() - spread)
+            return -self.by_kl * pull / self.log_s.exp(), self.by_kl * (weights - spread)
         if self.by_log_p is not None:
             by_m = self.by_log_p * pull / self.log_s.exp()
-            return by_m, self.by_log_p * (spread - self.loc.numel())
+            return by_m, self.by_log_p * (spread - weights)
         return torch.zeros_like(self.m), torch.zeros_like(self.m)
 
 
-def decay(loc: Tensor, m: Tensor, b: Tensor, *, difference: Tensor, a: Tensor, e: Tensor) -> None:
-    """Fill difference = loc - m, a = |loc - m| and e = exp(-a/b) of one block."""
-    torch.sub(loc, m, out=difference)
-    torch.abs(difference, out=a)
-    exp(torch.div(a, b, out=e).neg_(), out=e)
-
-
-def powers(values: Tensor, power: int, scratch: Tensor) -> Tensor:
-    """Sum of |v| or v^2 of one block."""
-    return (
-        torch.abs(values, out=scratch) if power == 1 else torch.square(values, out=scratch)
-    ).sum()
-
-
 class WeightPrior(TorchDistribution):
-    """Laplace(loc, exp(log_scale)) with scalar parameters over one weight tensor."""
+    """Laplace(loc, exp(log_scale)) with scalar parameters over one weight tensor.
+
+    Of several cycles: loc and log_scale (C,), `shape` the tensor's of one cycle.
+    """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
     support = constraints.real
@@ -285,20 +280,28 @@ class WeightPrior(TorchDistribution):
 
     def __init__(self, loc: Tensor, log_scale: Tensor, shape: tuple[int, ...]) -> None:
         self.loc, self.log_scale = loc, log_scale
-        super().__init__(event_shape=torch.Size(shape), validate_args=False)
+        self.weights = math.prod(shape)  # of one cycle
+        super().__init__(event_shape=torch.Size((*loc.shape, *shape)), validate_args=False)
 
     def rsample(self, sample_shape: torch.Size = ONE_DRAW) -> Tensor:
-        shape = sample_shape + self.event_shape
-        loc, log_scale = (v.expand(shape).contiguous() for v in (self.loc, self.log_scale))
+        shape, one = sample_shape + self.event_shape, (1,) * len(self.event_shape)
+        loc, log_scale = (
+            v.view(*v.shape, *one[v.ndim :]).expand(shape).contiguous()
+            for v in (self.loc, self.log_scale)
+        )
         return WeightPosterior(loc, log_scale).rsample()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        distance = (value - self.loc).abs().sum() * torch.exp(-self.log_scale)
-        return -distance - value.numel() * (self.log_scale + math.log(2))
+        values = value.reshape(*self.loc.shape, -1)  # (n,) or (C, n)
+        distance = (values - per_weight(self.loc)).abs().sum(-1) * torch.exp(-self.log_scale)
+        return -distance - self.weights * (self.log_scale + math.log(2))
 
 
 class WeightPosterior(TorchDistribution):
-    """Laplace(loc, exp(log_scale)) of one weight tensor; the tensor is one event."""
+    """Laplace(loc, exp(log_scale)) of one weight tensor; the tensor is one event.
+
+    Of several cycles where `along` says so: terms are (C,) then.
+    """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
     support = constraints.real
@@ -327,7 +330,7 @@ class WeightPosterior(TorchDistribution):
         if value is self.drawn:
             return self.terms.log_q
         distance = (value - self.loc).abs() * torch.exp(-self.log_scale)
-        return -(distance + self.log_scale + math.log(2)).sum()
+        return -self.sum(distance + self.log_scale + math.log(2))
 
     def log_p(self, value: Tensor, prior: "WeightPrior") -> Tensor:
         """The prior's log p of a value: from the draw's own pass where it evaluated that."""
@@ -339,7 +342,20 @@ class WeightPosterior(TorchDistribution):
         if self.terms is not None and self.along and self.along.penalty == penalty:
             return self.terms.penalty
         values = (self.loc, self.log_scale.exp()) if penalty.on_scale else (self.loc,)
-        return sum(v.abs().pow(penalty.power).sum() for v in values)
+        return sum(self.sum(v.abs().pow(penalty.power)) for v in values)
+
+    @property
+    def weights(self) -> int:
+        """How many there are in one cycle."""
+        return self.loc.numel() // self.cycles.numel()
+
+    @property
+    def cycles(self) -> torch.Size:
+        return ONE_DRAW if self.along is None else self.along.cycles
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Over the weights, of each cycle."""
+        return values.reshape(*self.cycles, -1).sum(-1)
 
     def knows(self, prior: "WeightPrior") -> bool:
         """Whether the last draw evaluated terms of this prior."""
@@ -351,5 +367,7 @@ class WeightPosterior(TorchDistribution):
 def _kl_posterior_prior(q: WeightPosterior, p: WeightPrior) -> Tensor:
     if q.knows(p) and q.terms.kl is not None:
         return q.terms.kl
-    a, b, s = (q.loc - p.loc).abs(), q.log_scale.exp(), p.log_scale.exp()
-    return ((a + b * torch.exp(-a / b)) / s - q.log_scale + p.log_scale - 1).sum()
+    loc, log_scale = (v.reshape(*p.loc.shape, -1) for v in (q.loc, q.log_scale))
+    m, log_s = per_weight(p.loc), per_weight(p.log_scale)
+    a, b = (loc - m).abs(), log_scale.exp()
+    return ((a + b * torch.exp(-a / b)) / log_s.exp() - log_scale + log_s - 1).sum(-1)

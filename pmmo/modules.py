@@ -2,7 +2,7 @@
 
 `fuse` is a function of its weights, so that the same lines serve deterministic weights (GMU,
 M+MO) and weights drawn from a posterior (PM+MO). B movies, H hidden units, T and I input widths,
-G genres.
+G genres. All of it takes an axis of cycles in front of those (`pmmo.layers`).
 """
 
 import math
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from pmmo.layers import BatchNorm, Dropout, Linear, linear
 
 LAYERS = ("text", "image", "gate")  # the "three wide hidden layers" of section 3.1
 
@@ -47,7 +49,6 @@ def fan_in_uniform(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 def unimodal(weights: Mapping[str, Tensor], text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     """The layers of text (B, T) and image (B, I): v_t and v_i, (B, H) each."""
-    linear = nn.functional.linear
     v_t = torch.tanh(linear(text, weights["text.weight"], weights["text.bias"]))  # (B, H)
     v_i = torch.tanh(linear(image, weights["image.weight"], weights["image.bias"]))  # (B, H)
     return v_t, v_i
@@ -55,7 +56,6 @@ def unimodal(weights: Mapping[str, Tensor], text: Tensor, image: Tensor) -> tupl
 
 def mix(weights: Mapping[str, Tensor], v_t: Tensor, v_i: Tensor, v_cat: Tensor) -> Fused:
     """Eq. 2, with a gate that the third layer makes of v_cat."""
-    linear = nn.functional.linear
     gate = torch.sigmoid(linear(v_cat, weights["gate.weight"], weights["gate.bias"]))  # (B, H)
     return Fused(z=gate * v_i + (1 - gate) * v_t, gate=gate)
 
@@ -94,8 +94,8 @@ class Inputs(nn.Module):
 
     def __init__(self, text: int, image: int, enabled: bool) -> None:
         super().__init__()
-        self.text = nn.BatchNorm1d(text) if enabled else nn.Identity()
-        self.image = nn.BatchNorm1d(image) if enabled else nn.Identity()
+        self.text = BatchNorm(text) if enabled else nn.Identity()
+        self.image = BatchNorm(image) if enabled else nn.Identity()
 
     def forward(self, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.text(text), self.image(image)  # (B, T), (B, I)
@@ -106,7 +106,7 @@ class Maxout(nn.Module):
 
     def __init__(self, inputs: int, units: int, pieces: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs, units * pieces)
+        self.linear = Linear(inputs, units * pieces)
         self.pieces = pieces
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,19 +127,20 @@ def maxout_classifier(
     steps: list[nn.Module] = []  # their order, number and sizes: departure D13
     width = inputs
     for _ in range(layers):
-        steps += [nn.BatchNorm1d(width)] if batch_norm else []
-        steps += [Maxout(width, units, pieces), nn.Dropout(dropout)]  # departure D23
+        steps += [BatchNorm(width)] if batch_norm else []
+        steps += [Maxout(width, units, pieces), Dropout(dropout)]  # departure D23
         width = units
-    return nn.Sequential(*steps, nn.Linear(width, outputs))
+    return nn.Sequential(*steps, Linear(width, outputs))
 
 
 @torch.no_grad()
 def apply_max_norm(module: nn.Module, max_norm: float) -> None:
     """Scale each unit's incoming weight vector down to at most `max_norm` (Srivastava et al.)."""
-    for name, parameter in module.named_parameters():
-        if name.endswith("weight") and parameter.ndim == 2:
-            norm = parameter.norm(dim=1, keepdim=True)  # (units, 1)
-            parameter.mul_((max_norm / norm).clamp_(max=1))
+    for layer in module.modules():
+        weight = dict(layer.named_parameters(recurse=False)).get("weight")
+        if weight is not None and not isinstance(layer, nn.BatchNorm1d):
+            norm = weight.norm(dim=-1, keepdim=True)  # (units, 1)
+            weight.mul_((max_norm / norm).clamp_(max=1))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Signs and scales: every function returns nats of the whole training set (a mini-batch's likelihood
 is scaled to N movies by the model's plate); the systems divide by N, so that the losses of A and C
-are both per movie.
+are both per movie. Of several cycles it returns one value each, (C,).
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def sites(
 def log_likelihood(model_trace: Trace) -> Tensor:
     """log p(y | theta, x) of the draw, scaled to the training set."""
     node = model_trace.nodes["genres"]
-    return node["fn"].log_prob(node["value"]).sum() * node["scale"]
+    return node["fn"].log_prob(node["value"]).sum(-1) * node["scale"]
 
 
 def sampled_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
@@ -44,7 +44,7 @@ def sampled_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     terms = [
         q.log_prob(theta) - q.log_p(theta, p) for q, theta, p in sites(guide_trace, model_trace)
     ]
-    return torch.stack(terms).sum()
+    return torch.stack(terms).sum(0)
 
 
 def closed_form_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
@@ -54,7 +54,7 @@ def closed_form_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     replacing the sampled log-ratio by its conditional expectation is what lowers the variance.
     """
     terms = [kl_divergence(q, p) for q, _, p in sites(guide_trace, model_trace)]
-    return torch.stack(terms).sum()
+    return torch.stack(terms).sum(0)
 
 
 KL_TERMS = {"v1": sampled_kl, "v2": closed_form_kl, "kl": sampled_kl}
@@ -95,7 +95,7 @@ def penalty(guide_trace: Trace, kind: Penalty, on: str, reduction: str) -> Tenso
         return 0.0
     # departure D14
     posteriors = [guide_trace.nodes[name]["fn"] for name in latent_sites(guide_trace)]
-    total = torch.stack([q.norm(norm) for q in posteriors]).sum()
+    total = torch.stack([q.norm(norm) for q in posteriors]).sum(0)
     if reduction == "sum":
         return total
-    return total / sum(q.loc.numel() for q in posteriors)
+    return total / sum(q.weights for q in posteriors)

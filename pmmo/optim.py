@@ -84,7 +84,7 @@ class ClippedAdam:
         for gradient in self.deferred:
             pair = (gradient.loc, gradient.log_scale)
             moments = [moment for p in pair for moment in self.moments[p]]
-            sides = split(*(p.data for p in pair), *moments)
+            sides = gradient.split(*(p.data for p in pair), *moments)
             for (p, q, p1, p2, q1, q2), grads in zip(sides, gradient.blocks(), strict=True):
                 yield [p, q], [p1, q1], [p2, q2], list(grads)
         for p in self.params:

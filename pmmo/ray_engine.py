@@ -213,17 +213,14 @@ def train_there(
             f"a Ray worker on {os.uname().nodename} has torch {found}, the driving machine "
             f"{version}: install requirements-ray.txt there"
         )
-    prepare_process(torch.device(device))
+    prepare_process(torch.device(device), settings.precision)
     splits = {
         name: Batch(*(torch.tensor(column, device=device) for column in parts))
         for name, parts in columns.items()
     }
 
-    def report(epoch: int, dev_f1: float) -> None:
-        progress.tell.remote(cycle, epoch, dev_f1)
-
-    trained = train_cycle(settings, splits, cycle, report)
-    return trained, describe(torch.device(device), slots)
+    trained = train_cycle(settings, splits, cycle, progress.tell.remote)
+    return trained, describe(torch.device(device), slots, settings.precision)
 
 
 def public_version(version: str) -> str:

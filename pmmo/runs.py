@@ -12,7 +12,7 @@ from statistics import fmean
 import torch
 from safetensors.torch import save_file
 
-from pmmo.cycles import Splits, cycle_key, load_machines, run_cycles
+from pmmo.cycles import cycle_key, load_machines, run_cycles
 from pmmo.data import Movies, load_movies
 from pmmo.device import choose_device, prepare_process
 from pmmo.engine import Engine
@@ -22,7 +22,7 @@ from pmmo.metrics import AVERAGES
 from pmmo.ray_engine import connected
 from pmmo.settings import Settings, load_settings, save_settings
 from pmmo.systems import Batch, System
-from pmmo.training import TERMS, Cycle, build_system, sizes_of
+from pmmo.training import TERMS, Cycle, Splits, build_system, sizes_of
 from pmmo.writing import write_json, write_text
 
 STORE = Path(".work/cycles")  # finished cycles of unfinished rows
@@ -52,7 +52,7 @@ def train_row(
     store = STORE / cycle_key(settings, data)
     if engine is None or engine.address is None:
         device = choose_device(settings.device)
-        prepare_process(device)
+        prepare_process(device, settings.precision)
         splits = load_splits(data, device)
         cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
     else:

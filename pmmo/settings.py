@@ -13,6 +13,7 @@ from pmmo.errors import PmmoError
 SYSTEMS = ("pmmo", "mmo", "gmu", "released")
 ELBOS = ("v1", "v2", "kl")
 PENALTIES = ("none", "l1", "l2")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Rule:
 
 ALL = SYSTEMS
 FUSED = ("pmmo", "mmo")  # two modules, two objectives
+OURS = ("pmmo", "mmo", "gmu")
 TRUTH = (True, False)
 
 
@@ -82,7 +84,7 @@ class Settings:
     # module A and its objective
     elbo: str = setting(Rule(ELBOS), ("pmmo",))
     penalty: str = setting(Rule(PENALTIES), ("pmmo",))
-    gate_input: str = setting(Rule(("outputs", "inputs")), ("pmmo", "mmo", "gmu"))
+    gate_input: str = setting(Rule(("outputs", "inputs")), OURS)
     readout: str = setting(Rule(("own", "classifier")), FUSED)
     classifier_gradient: str = setting(Rule(("flows", "detached")), FUSED)
     kl_weight: str | float = setting(Rule(("exact", "per_weight"), float, low=0.0), ("pmmo",))
@@ -102,13 +104,13 @@ class Settings:
     inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
     gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
     # module C
-    maxout_layers: int = setting(Rule(kind=int, low=1), ("pmmo", "mmo", "gmu"))
+    maxout_layers: int = setting(Rule(kind=int, low=1), OURS)
     maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
     maxout_units: int = setting(Rule(kind=int, low=1), ALL)
     dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)
     batch_norm: bool = setting(Rule(TRUTH), ALL)
     batch_norm_eval: str = setting(Rule(("evaluation_set", "running")), ALL)
-    max_norm: str | float = setting(Rule(("none",), float, above=0.0), ("pmmo", "mmo", "gmu"))
+    max_norm: str | float = setting(Rule(("none",), float, above=0.0), OURS)
     bce: str = setting(Rule(("mean", "sum")), ALL)
     # optimisation and evaluation
     learning_rate: float = setting(Rule(kind=float, above=0.0), ALL)
@@ -123,6 +125,9 @@ class Settings:
     cycles: int = setting(Rule(kind=int, low=1), ALL)
     seed: int = setting(Rule(kind=int, low=0), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
+    precision: str = setting(Rule(PRECISIONS), OURS)
+    cycles_together: str | int = setting(Rule(("auto",), int, low=1), OURS)
+    compile: bool = setting(Rule(TRUTH), ("pmmo",))
 
     def __post_init__(self) -> None:
         check_value("system", self.system, Rule(SYSTEMS))

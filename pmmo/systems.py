@@ -4,6 +4,7 @@ Each is an `nn.Module` with `train_step` and `predict`. B movies in a batch, G g
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pmmo.laplace import WeightGradient
+from pmmo.layers import Linear
 from pmmo.modules import Fused, Fusion, Inputs, apply_max_norm, maxout_classifier
 from pmmo.objectives import KL_TERMS, kl_factor, kl_temperature, log_likelihood, norm_of, penalty
 from pmmo.optim import ClippedAdam
@@ -35,8 +37,10 @@ class Batch(NamedTuple):
 
 def bce(logits: Tensor, genres: Tensor, reduction: str) -> Tensor:
     """Binary cross-entropy per movie, averaged or summed over the genres (departure D10)."""
-    loss = binary_cross_entropy_with_logits(logits, genres)
-    return loss if reduction == "mean" else loss * genres.shape[1]
+    if logits.ndim > 2:  # (C, B, G)
+        return torch.stack([bce(*own, reduction) for own in zip(logits, genres, strict=True)])
+    loss = binary_cross_entropy_with_logits(logits.to(genres.dtype), genres)
+    return loss if reduction == "mean" else loss * genres.shape[-1]
 
 
 class System(nn.Module):
@@ -82,12 +86,18 @@ class System(nn.Module):
         if self.settings.max_norm != "none":
             apply_max_norm(self.classifier, self.settings.max_norm)
 
+    def products(self, device: str) -> AbstractContextManager:
+        """Matrix products in bfloat16 if so set; sums of losses and all parameters stay float32."""
+        bf16 = self.settings.precision == "bf16"
+        return torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+
     def train_step(self, batch: Batch, epoch: int) -> Terms:
         """One step: both losses from one forward pass, one backward pass (section 3.1)."""
-        terms = self.losses(batch, epoch)
+        with self.products(batch.text.device.type):
+            terms = self.losses(batch, epoch)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
-        terms["loss"].backward()
+        terms["loss"].sum().backward()  # over the cycles, if there are several
         for optimiser in self.optimisers:
             optimiser.step()
         self.limit_norms()
@@ -127,7 +137,7 @@ class TwoObjectives(System):
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
         super().__init__(settings, sizes)
         own = settings.readout == "own"
-        self.own_readout = nn.Linear(settings.width, sizes.genres) if own else None
+        self.own_readout = Linear(settings.width, sizes.genres) if own else None
         module_c = list(self.classifier.parameters())
         in_c = set(map(id, module_c))
         # with batch norm of the inputs and the readout, which are deterministic (departure D24)
@@ -190,7 +200,10 @@ class Pmmo(TwoObjectives):
     def deferred_gradients(self) -> list[WeightGradient]:
         s = self.settings
         return self.fusion.guide.evaluate_along(
-            self.fusion.prior, closed_form=s.elbo == "v2", penalty=norm_of(s.penalty, s.penalty_on)
+            self.fusion.prior,
+            closed_form=s.elbo == "v2",
+            penalty=norm_of(s.penalty, s.penalty_on),
+            compile=s.compile,
         )
 
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:

@@ -17,6 +17,7 @@ from pyro.distributions import Bernoulli
 from torch import Tensor, nn
 
 from pmmo.laplace import Along, Norm, WeightGradient, WeightPosterior, WeightPrior
+from pmmo.layers import Streams
 from pmmo.modules import LAYERS, Fused, fan_in_uniform, fuse, layer_shapes
 
 Weights = dict[str, Tensor]
@@ -38,13 +39,19 @@ class LaplacePosterior(nn.Module):
             {site(k): torch.full_like(v, math.log(scale)) for k, v in loc.items()}
         )
         self.along: Callable[[str], Along] | None = None
+        self.streams: Streams | None = None  # of cycles that are trained together
 
     def distribution(self, name: str) -> WeightPosterior:
         along = self.along(name) if self.along and torch.is_grad_enabled() else None
         return WeightPosterior(self.loc[site(name)], self.log_scale[site(name)], along)
 
     def evaluate_along(
-        self, prior: "LaplacePrior", *, closed_form: bool, penalty: Norm | None = None
+        self,
+        prior: "LaplacePrior",
+        *,
+        closed_form: bool,
+        penalty: Norm | None = None,
+        compile: bool = False,
     ) -> list[WeightGradient]:
         """From now on a draw evaluates these terms too, in the same passes; changes no value.
 
@@ -52,7 +59,7 @@ class LaplacePosterior(nn.Module):
         """
         deferred: list[WeightGradient] = []
         self.along = lambda name: Along(
-            prior.distribution(name), closed_form, penalty, deferred.append
+            prior.distribution(name), closed_form, penalty, deferred.append, self.streams, compile
         )
         return deferred
 
@@ -129,8 +136,8 @@ class BayesianFusion(nn.Module):
         likelihood of the B movies to the N = `movies` of the training set.
         """
         fused = self(self.prior(), text, image)
-        with pyro.plate("movies", movies, subsample=torch.arange(len(text))):
-            likelihood = Bernoulli(logits=readout(fused.z)).to_event(1)
+        with pyro.plate("movies", movies, subsample=torch.arange(text.shape[-2])):
+            likelihood = Bernoulli(logits=readout(fused.z).to(genres.dtype)).to_event(1)
             pyro.sample("genres", likelihood, obs=genres)
         return fused
 

@@ -124,7 +124,9 @@ def test_maxout_on_six_numbers():
 def test_classifier_layers(batch_norm):
     c = maxout_classifier(H, G, units=8, layers=2, pieces=2, dropout=0.3, batch_norm=batch_norm)
     block = [nn.BatchNorm1d] * batch_norm + [Maxout, nn.Dropout]
-    assert [type(layer) for layer in c] == [*block, *block, nn.Linear]
+    kinds = [*block, *block, nn.Linear]
+    assert len(c) == len(kinds)
+    assert all(isinstance(layer, kind) for layer, kind in zip(c, kinds, strict=True))
     assert [m.p for m in c if isinstance(m, nn.Dropout)] == [0.3, 0.3]
     assert [m.linear.weight.shape for m in c if isinstance(m, Maxout)] == [(16, H), (16, 8)]
     assert c(torch.randn(B, H)).shape == (B, G)

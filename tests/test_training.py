@@ -29,7 +29,7 @@ from pmmo.params import load_params
 from pmmo.settings import Settings, save_settings
 from pmmo.systems import Batch, Sizes
 from pmmo.tensors import write_catalogue, write_tensor
-from pmmo.training import batches, build_system, train_cycle
+from pmmo.training import batches, build_system, train_cycle, train_cycles
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 ROWS = {"pmmo": "pmmo-kl-l2", "mmo": "mmo", "gmu": "gmu", "released": "pmmo-released"}
@@ -138,7 +138,7 @@ def test_kept_epoch(system, kept):
         row(system, epochs=8, kept_epoch=kept), SPLITS, 0, lambda *line: heard.append(line)
     )
     f1 = [line["dev_weighted"] for line in found.curves]
-    assert heard == list(enumerate(f1, 1))
+    assert heard == [(0, epoch, value) for epoch, value in enumerate(f1, 1)]
     assert found.summary["best_epoch"] == (int(np.argmax(f1)) + 1 if kept == "best" else 8)
     kept_f1 = f1[found.summary["best_epoch"] - 1]
     assert found.summary["dev"]["weighted"] == kept_f1
@@ -204,12 +204,12 @@ def test_workers_change_no_number_and_stored_cycles_are_taken_up(tmp_path, syste
 
 
 def test_a_worker_that_dies_is_named(tmp_path, monkeypatch):
-    def train(settings, splits, cycle, report=None):
-        if cycle == 1:
+    def train(settings, splits, group, report=None):
+        if group == [1]:
             os._exit(3)
-        return train_cycle(settings, splits, cycle, report)
+        return train_cycles(settings, splits, group, report)
 
-    monkeypatch.setattr(cycles, "train_cycle", train)
+    monkeypatch.setattr(cycles, "train_cycles", train)
     with pytest.raises(PmmoError, match="process of cycle 1 ended with code 3"):
         run_cycles(row("gmu", cycles=2), SPLITS, tmp_path, 2)
     assert not (tmp_path / "cycle-1").exists()

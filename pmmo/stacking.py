@@ -1,0 +1,34 @@
+"""Several cycles as one system: their parameters in one tensor each, with a leading axis (C, ...).
+
+A GPU takes a step of five cycles in fewer and larger pieces. The systems that were stacked go on
+to exist, as views of the common one: what trains it trains them, and each is evaluated as ever.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from pmmo.layers import Dropout, Streams
+from pmmo.systems import System
+from pmmo.variational import LaplacePosterior
+
+
+def stack(body: System, systems: Sequence[System], streams: Streams) -> None:
+    """Make `body` the common system of `systems`, C systems of its kind on its device.
+
+    Its own values are lost. `streams` holds a random stream for each.
+    """
+    for name, parameter in body.named_parameters():
+        own = [system.get_parameter(name) for system in systems]
+        parameter.data = torch.stack([p.data for p in own])
+        for p, part in zip(own, parameter.data, strict=True):
+            p.data = part
+    for name, module in body.named_modules():
+        for key in list(module._buffers):
+            own = [system.get_submodule(name) for system in systems]
+            values = torch.stack([getattr(m, key) for m in own])
+            setattr(module, key, values)
+            for m, part in zip(own, values, strict=True):
+                setattr(m, key, part)
+        if isinstance(module, (Dropout, LaplacePosterior)):
+            module.streams = streams
