@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pmmo.errors import PmmoError
+
 LOG2_E = math.log2(math.e)
 DRAW_SCRATCH, GRADIENT_SCRATCH = 3, 6  # blocks
 
@@ -115,14 +117,30 @@ def gradient_block(
 
 @cache
 def compiled(block: Callable) -> Callable:
-    """`draw_block` or `gradient_block` as one kernel, without its last argument, the scratch."""
+    """`draw_block` or `gradient_block` as one kernel, without its last argument, the scratch.
+
+    PmmoError where torch cannot compile it.
+    """
+    from torch._dynamo.exc import TorchDynamoException  # here alone: it takes a second
+
     count = {draw_block: DRAW_SCRATCH, gradient_block: GRADIENT_SCRATCH}[block]
 
     def whole(first: Tensor, *others: object) -> object:
         scratch = [torch.empty_like(first) for _ in range(count)]  # never in memory
         return block(first.clone(), *others, scratch)
 
-    return torch.compile(whole, dynamic=True, fullgraph=True)
+    kernel = torch.compile(whole, dynamic=True, fullgraph=True)
+
+    def run(*args: object) -> object:
+        try:
+            return kernel(*args)
+        except TorchDynamoException as error:
+            raise PmmoError(
+                f"compile is true, but torch.compile fails ({str(error).splitlines()[0]}); it "
+                "needs a C++ compiler on a CPU and Triton on a GPU. Use compile: false"
+            ) from error
+
+    return run
 
 
 def exp(x: Tensor, out: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class ClippedAdam:
         self.betas, self.eps = (0.9, 0.999), 1e-8
         self.deferred = [] if deferred is None else deferred
         self.moments: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
-        self.steps = 0
+        self.steps = 0  # and once more on the device, for torch's kernel
 
     def zero_grad(self) -> None:
         self.deferred.clear()
@@ -53,8 +53,9 @@ class ClippedAdam:
             raise ValueError(f"{without} of {len(self.params)} parameters have no gradient")
         if not self.moments:  # at the first step: the parameters are on their device by now
             self.moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for p in self.params}
+            self.count = torch.zeros((), device=self.params[0].device)
         self.steps += 1
-        count = torch.tensor(float(self.steps), device=self.params[0].device)
+        self.count += 1
         eps = self.eps / math.sqrt(1 - self.betas[1] ** self.steps)
         for params, first, second, grads in self.blocks():
             for grad in grads:
@@ -65,7 +66,7 @@ class ClippedAdam:
                 first,
                 second,
                 [],
-                [count] * len(params),
+                [self.count] * len(params),
                 lr=self.lr,
                 beta1=self.betas[0],
                 beta2=self.betas[1],

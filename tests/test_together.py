@@ -7,8 +7,9 @@ from itertools import product
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchRuntimeError
 
-from pmmo import cycles
+from pmmo import cycles, laplace_blocks
 from pmmo.cycles import cycles_together, run_cycles
 from pmmo.device import prepare_process
 from pmmo.errors import PmmoError
@@ -292,6 +293,24 @@ def test_a_compiled_cycle_is_the_plain_one():
         train_cycle(row("pmmo", compile=compile), SPLITS, 0) for compile in (False, True)
     )
     close(compiled, plain)
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch):
+    """Also where Pyro would wrap the error while it traces."""
+
+    def fail(function, **_):
+        def run(*_):
+            raise TorchRuntimeError("no compiler\nmore", None)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", fail)
+    laplace_blocks.compiled.cache_clear()
+    try:
+        with pytest.raises(PmmoError, match=r"compile fails \(no compiler\); it needs a C\+\+"):
+            train_cycle(row("pmmo", compile=True), SPLITS, 0)
+    finally:
+        laplace_blocks.compiled.cache_clear()
 
 
 @pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])

@@ -9,7 +9,6 @@ from pmmo.params import resolve_row
 from pmmo.settings import Settings
 
 PHASES = ("data", "draw", "forward", "backward", "KL", "update")
-PRECISIONS = ("float32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,10 @@ class Case:
     shape: Shape
     threads: int = 1
     device: str = "cpu"
-    precision: str = "float32"
+
+    @property
+    def precision(self) -> str:
+        return self.settings.precision
 
     @property
     def steps_per_epoch(self) -> int:
@@ -47,5 +49,5 @@ def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
     }
 
 
-def at_width(settings: Settings, width: int) -> Settings:
-    return replace(settings, width=width)
+def at_width(settings: Settings, width: int, precision: str = "float32") -> Settings:
+    return replace(settings, width=width, precision=precision)

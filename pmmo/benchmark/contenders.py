@@ -5,15 +5,17 @@ phases (`phases`: owner, name, phase), for those whose phases can be told apart.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 import pmmo.systems
 from pmmo.benchmark.cases import Case
+from pmmo.layers import Streams
 from pmmo.plain import PlainPmmo
-from pmmo.systems import Batch, Sizes
+from pmmo.stacking import stack
+from pmmo.systems import Batch, Sizes, System
 from pmmo.training import build_system
 
 Calls = tuple[tuple[object, str, str], ...]
@@ -24,6 +26,7 @@ class Contender:
     step: Callable[[Batch], Tensor]  # trains on a batch; the loss, a scalar
     calls: Calls = ()  # the phases inside `step`
     rest: str = "backward"  # the phase of what `calls` leaves over
+    cycles: int = 1  # that a step trains; batches then have an axis of them
 
 
 def sizes(case: Case) -> Sizes:
@@ -39,20 +42,45 @@ def update_calls(system: torch.nn.Module) -> Calls:
 
 
 def stepper(system: torch.nn.Module) -> Callable[[Batch], Tensor]:
-    return lambda batch: system.train_step(batch, 0)["loss"].detach()
+    return lambda batch: system.train_step(batch, 0)["loss"].detach().sum()
 
 
 def own(case: Case) -> Contender:
     """A system of this project: PM+MO, M+MO or the GMU."""
-    system = build_system(case.settings, sizes(case)).to(case.device).train()
+    return contender(build_system(case.settings, sizes(case)).to(case.device))
+
+
+def compiled(case: Case) -> Contender:
+    """PM+MO with torch.compile's passes over the weights."""
+    return own(replace(case, settings=replace(case.settings, compile=True)))
+
+
+def together(case: Case) -> Contender:
+    """The cycles of PM+MO in one batched model."""
+    settings, device = case.settings, torch.device(case.device)
+    streams, systems = Streams(device), []
+    for _ in range(settings.cycles):
+        systems.append(build_system(settings, sizes(case)).to(device))
+        streams.add()
+    body = build_system(settings, sizes(case)).to(device)
+    stack(body, systems, streams)
+    return replace(contender(body), cycles=settings.cycles)
+
+
+def together_compiled(case: Case) -> Contender:
+    return together(replace(case, settings=replace(case.settings, compile=True)))
+
+
+def contender(system: System) -> Contender:
+    """One of this project's systems, with its phases."""
     calls: Calls = ((system, "losses", "forward"), *update_calls(system))
-    if case.settings.system == "pmmo":
+    if system.settings.system == "pmmo":
         calls += (
             (system.fusion.guide, "forward", "draw"),
-            (pmmo.systems.KL_TERMS, case.settings.elbo, "KL"),
+            (pmmo.systems.KL_TERMS, system.settings.elbo, "KL"),
             (pmmo.systems, "penalty", "KL"),
         )
-    return Contender(stepper(system), calls)
+    return Contender(stepper(system.train()), calls)
 
 
 def plain(case: Case) -> Contender:

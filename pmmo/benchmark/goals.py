@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pmmo.benchmark.measure import Result
-from pmmo.benchmark.plan import LABELS, PEERS, Plan
+from pmmo.benchmark.plan import LABELS, PEERS, VARIANTS, Plan
 
 STUDY_ROWS = 14  # `variants` of params.yaml
 
@@ -57,11 +57,9 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     wide, narrow = plan.wide, plan.narrow
     unprepared = LABELS["tutorial"]
     found = [
-        Goal(f"plain Pyro step / PM+MO, width {wide}", "≥", 4.0, ratio("plain", wide)),
         Goal(f"{unprepared} / PM+MO, width {wide}", "≥", 4.0, ratio("tutorial", wide)),
         Goal(f"PM+MO / hardware bound, width {wide}", "≤", 1.3, inverse("bound", wide)),
         Goal(f"PM+MO / deterministic step, width {wide}", "≤", 1.3, inverse("mmo", wide)),
-        Goal(f"plain Pyro step / PM+MO, width {narrow}", "≥", 2.0, ratio("plain", narrow)),
         Goal(f"{unprepared} / PM+MO, width {narrow}", "≥", 2.0, ratio("tutorial", narrow)),
     ]
     width = narrow if plan.quick else wide
@@ -88,9 +86,10 @@ def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     width = plan.narrow if plan.quick else plan.wide
     for result in results:
         case = result.case
-        if case.contender == "pmmo" and case.settings.width == width:
+        mine = case.contender in ("pmmo", *VARIANTS)
+        if mine and result.seconds and case.settings.width == width:
             epoch = result.median * case.steps_per_epoch
-            of = f"PM+MO, width {width}, {case.precision}"
+            of = f"{LABELS[case.contender]}, width {width}, {case.precision}"
             found.append(Goal(f"epoch of one cycle, {of}", "≤", 0.15, epoch, " s"))
             study = STUDY_ROWS * case.settings.cycles * case.settings.epochs * epoch / 60
             text = f"training of the whole study if every row cost as much as {of}"

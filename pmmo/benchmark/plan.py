@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pmmo.benchmark.cases import PRECISIONS, Case, Shape, at_width
-from pmmo.settings import Settings
+from pmmo.benchmark.cases import Case, Shape, at_width
+from pmmo.settings import PRECISIONS, Settings
 
 PUBLISHED = Shape()
+VARIANTS = ("compiled", "together", "together-compiled")  # of PM+MO's evaluation
 PEERS = ("torchbnn", "bayesian-torch", "blitz", "numpyro")
 LABELS = {
     "pmmo": "PM+MO",
+    "compiled": "PM+MO, compiled passes",
+    "together": "PM+MO, five cycles together, each",
+    "together-compiled": "PM+MO, five together and compiled, each",
     "bound": "hardware bound of this step",
     "mmo": "deterministic step (M+MO)",
     "gmu": "GMU",
@@ -49,24 +53,32 @@ class Group:
 def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
     """The groups of a run, in order. `settings` holds those of pmmo, mmo and gmu."""
 
-    def cases(names: tuple[str, ...], width: int, **rest: object) -> tuple[Case, ...]:
+    def cases(
+        names: tuple[str, ...], width: int, precision: str = "float32", threads: int = 1
+    ) -> tuple[Case, ...]:
         found = []
         for name in names:
             own = settings.get(name, settings["pmmo"])
-            own = at_width(own, plan.base if name == "gmu" else width)
-            found.append(Case(name, own, plan.shape, device=plan.device, **rest))
+            own = at_width(own, plan.base if name == "gmu" else width, precision)
+            found.append(Case(name, own, plan.shape, threads, plan.device))
         return tuple(found)
 
-    core, guests = ("pmmo", "bound", "mmo", "plain"), ("tutorial", *PEERS)
-    narrow_guests = cases(guests if plan.quick else guests[:1], plan.narrow)
-    narrow = Group(cases((*core, "gmu"), plan.narrow), narrow_guests)
-    wide = Group(cases(core, plan.wide), cases(guests, plan.wide))
+    core, on_gpu = ("pmmo", "bound", "mmo", "plain"), plan.device == "cuda"
+    variants = VARIANTS if on_gpu else VARIANTS[:2]
+    if plan.quick:
+        narrow_guests = ("tutorial", *PEERS, *(variants if on_gpu else ()))
+    else:
+        narrow_guests = ("tutorial", *variants)
+    wide_guests = ("tutorial", *PEERS, *(variants if on_gpu else ()))
+    narrow = Group(cases((*core, "gmu"), plan.narrow), cases(narrow_guests, plan.narrow))
+    wide = Group(cases(core, plan.wide), cases(wide_guests, plan.wide))
     found = [narrow] if plan.quick else [wide, narrow]
     width = plan.narrow if plan.quick else plan.wide
-    if plan.device == "cuda":
+    if on_gpu:
         for precision in PRECISIONS[1:]:
-            names = ("pmmo", "bound", "mmo", "plain") if precision == "tf32" else ("pmmo", "mmo")
-            found.append(Group(cases(names, width, precision=precision)))
+            names = core if precision == "tf32" else ("pmmo", "mmo")
+            guests = cases(variants, width, precision)
+            found.append(Group(cases(names, width, precision), guests))
     elif plan.threads > 1:
         found.append(Group(cases(("pmmo", "bound"), width, threads=plan.threads)))
     return found

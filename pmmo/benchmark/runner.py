@@ -4,7 +4,6 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import pyro
 import torch
@@ -18,6 +17,7 @@ from pmmo.benchmark.stopwatch import Stopwatch, timed
 from pmmo.device import choose_device, prepare_process
 from pmmo.errors import PmmoError
 from pmmo.systems import Batch
+from pmmo.training import together
 
 TURN_SECONDS = 0.4  # a turn takes at least about this long: steps are repeated to fill it
 MOST_STEPS = 40
@@ -33,6 +33,9 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
     "pmmo": contenders.own,
     "mmo": contenders.own,
     "gmu": contenders.own,
+    "compiled": contenders.compiled,
+    "together": contenders.together,
+    "together-compiled": contenders.together_compiled,
     "plain": contenders.plain,
     "tutorial": contenders.plain,  # in a process that nothing was prepared in
     "torchbnn": peers.torchbnn,
@@ -51,10 +54,8 @@ def prepare(case: Case) -> dict[str, object]:
     if case.contender == "tutorial":
         pyro.enable_validation(True)  # Pyro's default
     else:
-        prepare_process(torch.device(case.device))
+        prepare_process(torch.device(case.device), case.precision)
     torch.set_num_threads(case.threads)
-    if case.device == "cuda":
-        torch.set_float32_matmul_precision("high" if case.precision == "tf32" else "highest")
     return {
         "matmul": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
@@ -97,13 +98,14 @@ class Runner:
             self.bound.seconds()
             return
         self.bound = None
-        self.movies, self.rows = movies(case), row_numbers(case)
+        self.movies = movies(case)
         self.contender = BUILDERS[case.contender](case)
+        self.orders = [row_numbers(case) for _ in range(self.contender.cycles)]
         self.steps(2)  # compilers and caches
         self.steps_per_turn = max(1, min(MOST_STEPS, int(TURN_SECONDS / self.steps(1))))
 
     def seconds(self) -> float:
-        """Seconds per step, the mean of a turn."""
+        """Seconds per step of a cycle, the mean of a turn."""
         return self.bound.seconds() if self.bound else self.steps(self.steps_per_turn)
 
     def epoch(self) -> float:
@@ -114,35 +116,32 @@ class Runner:
     def steps(self, count: int) -> float:
         self.synchronise()
         start = time.perf_counter()
-        with self.precision():
-            for _ in range(count):
-                loss = self.contender.step(self.take(next(self.rows)))
+        for _ in range(count):
+            loss = self.contender.step(self.batch())
         self.synchronise()
-        seconds = (time.perf_counter() - start) / count
+        seconds = (time.perf_counter() - start) / (count * self.contender.cycles)
         if not torch.isfinite(loss):
             raise PmmoError(f"the loss of {self.case.contender} is {float(loss)}")
         return seconds
 
-    def take(self, rows: Tensor) -> Batch:
+    def batch(self) -> Batch:
+        """The next movies, of each cycle that a step trains."""
+        rows = together(tuple(next(order) for order in self.orders))
         return Batch(*(column[rows] for column in self.movies))
-
-    def precision(self) -> AbstractContextManager:
-        if self.case.precision == "bf16":
-            return torch.autocast(self.case.device, dtype=torch.bfloat16)
-        return nullcontext()
 
     def phases(self) -> dict[str, float] | None:
         """Seconds per phase of a step; None where the phases cannot be told apart."""
         if self.bound or not self.contender.calls:
             return None
         watch = Stopwatch(PHASES, self.synchronise)
-        with self.precision(), timed(watch, self.contender.calls):
+        with timed(watch, self.contender.calls):
             for _ in range(self.steps_per_turn):
                 with watch.phase("data"):
-                    batch = self.take(next(self.rows))
+                    batch = self.batch()
                 with watch.phase(self.contender.rest):
                     self.contender.step(batch)
-        return {phase: seconds / self.steps_per_turn for phase, seconds in watch.seconds.items()}
+        steps = self.steps_per_turn * self.contender.cycles
+        return {phase: seconds / steps for phase, seconds in watch.seconds.items()}
 
     def finish(self) -> dict[str, object]:
         """Facts of the process: peak memory in bytes, and the bound's rates."""
