@@ -17,6 +17,7 @@ from pmmo.benchmark import __main__ as command
 from pmmo.benchmark import bound, measure, runner, scaling, tables, workers
 from pmmo.benchmark.cases import PHASES, Case, Shape, paper_settings
 from pmmo.benchmark.goals import goals
+from pmmo.benchmark.machine import start_up
 from pmmo.benchmark.measure import Result, run_group
 from pmmo.benchmark.plan import PEERS, Group, Plan, groups
 from pmmo.benchmark.scaling_figure import write_figure
@@ -64,6 +65,7 @@ def here(monkeypatch):
     """Contenders run in this process, in short turns; its numerical settings are put back."""
     for module in (measure, scaling):
         monkeypatch.setattr(module, "Worker", Here)
+    monkeypatch.setattr(command, "start_up", lambda: 1.5)
     monkeypatch.setattr(runner, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(bound, "BANDWIDTH_FLOATS", 1 << 16)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # see conftest.py
@@ -112,7 +114,14 @@ def test_a_run_writes_three_files_with_all_rows(here, tmp_path, quick):
         if row["contender"] == "bound":
             assert row["bound_gflops"] > 0
             assert row["data_ms"] is None
-    for said in ("- CPU ", "Allocator", "matmul precision", "## Goals"):
+    for said in (
+        "Evaluation after each epoch",
+        "read its movies: 1.5 s",
+        "- CPU ",
+        "Allocator",
+        "matmul precision",
+        "## Goals",
+    ):
         assert said in text
     assert text.count("\n| PM+MO |") == sum(c.contender == "pmmo" for c in expected)
     assert not list(tmp_path.glob("*.tmp"))
@@ -258,13 +267,19 @@ def test_goals_are_met_or_not_or_not_measured():
         ("pmmo", 24, 2): 0.6,
         ("bound", 24, 2): 0.35,
     }
-    found = {goal.text: goal for goal in goals(PLAN, results(times))}
+    measured = results(times)
+    phases = dict.fromkeys(PHASES, 1.0) | {"data": 0.05}
+    # 4 steps of a second: 0.21 s are more than 5 %
+    measured[0] = replace(measured[0], phases=phases, facts={"evaluation_seconds": 0.21})
+    found = {goal.text: goal for goal in goals(PLAN, measured)}
     verdicts = {text: goal.met for text, goal in found.items()}
     assert verdicts == {
         "plain Pyro step, unprepared process / PM+MO, width 24": True,
         "PM+MO / hardware bound, width 24": False,
         "PM+MO / deterministic step, width 24": True,
         "plain Pyro step, unprepared process / PM+MO, width 12": False,
+        "data access of the step": True,
+        "evaluation after an epoch, of its steps": False,
         "torchbnn / PM+MO, width 24": False,
         "bayesian-torch / PM+MO, width 24": None,
         "blitz / PM+MO, width 24": None,
@@ -279,8 +294,8 @@ def test_a_gpus_goals_are_an_epoch_and_the_study():
     plan = replace(PLAN, device="cuda")
     found = goals(plan, results({("pmmo", 24, 1): 0.03}, device="cuda", precision="tf32"))
     rows = len(load_params(PARAMS).rows)
-    assert [goal.measured for goal in found] == pytest.approx([0.12, rows * 5 * 2 * 0.12 / 60])
-    assert [goal.met for goal in found] == [True, True]
+    assert [goal.met for goal in found] == [None, None, True, True]
+    assert [g.measured for g in found[2:]] == pytest.approx([0.12, rows * 5 * 2 * 0.12 / 60])
     precisions = [c.precision for g in groups(plan, ROWS) for c in g.core if c.contender == "pmmo"]
     assert precisions == ["float32", "float32", "tf32", "bf16"]
 
@@ -297,6 +312,10 @@ def test_a_busy_machine_is_told(load, said):
 
 
 # ---- processes ----
+
+
+def test_the_start_of_a_stage_takes_time():
+    assert 0.3 < start_up() < 120
 
 
 def test_a_process_measures_and_its_death_is_told():

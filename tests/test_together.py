@@ -17,7 +17,7 @@ from pmmo.laplace import Along, Norm, WeightPosterior, WeightPrior
 from pmmo.layers import BatchNorm, Dropout, Streams
 from pmmo.modules import apply_max_norm
 from pmmo.stacking import stack
-from pmmo.systems import Sizes
+from pmmo.systems import Batch, Sizes
 from pmmo.training import build_system, train_cycle, train_cycles
 from tests.test_training import SPLITS, G, I, T, as_the_stage_runs, row, same_cycles
 
@@ -74,6 +74,7 @@ def test_cycles_together_are_those_trained_apart(system, changes):
     assert len({cycle.curves[-1]["loss"] for cycle in found}) == 3
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])
@@ -82,6 +83,22 @@ def test_cycles_together_are_those_trained_apart_on_a_gpu(system, compile):
     splits = {name: type(b)(*(x.cuda() for x in b)) for name, b in SPLITS.items()}
     for cycle in train_cycles(settings, splits, [0, 1]):
         close(cycle, train_cycle(settings, splits, cycle.summary["cycle"]), 1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])
+def test_a_step_on_a_gpu_never_waits_for_it(system):
+    built = build_system(row(system, device="cuda"), SIZES).cuda().train()
+    batch = Batch(*(x.cuda() for x in SPLITS["train"]))
+    built.train_step(batch, 0)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            built.train_step(batch, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_training_together_leaves_the_global_generator_alone():

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pmmo.benchmark.cases import paper_settings
-from pmmo.benchmark.machine import machine
+from pmmo.benchmark.machine import machine, start_up
 from pmmo.benchmark.measure import Say, run_group
 from pmmo.benchmark.plan import Plan, groups
 from pmmo.benchmark.scaling import Sweep, scaling
@@ -23,7 +23,7 @@ QUICK = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
 def run(plan: Plan, settings: Mapping[str, Settings], folder: Path, say: Say) -> None:
     """Measure every group of the plan, then write the three files."""
     deadline = time.monotonic() + plan.budget_seconds
-    about, results = machine(plan.device), []
+    about, results = machine(plan.device) | {"start_up_seconds": start_up()}, []
     for group in groups(plan, settings):
         results += run_group(group, plan.rounds, plan.guest_rounds, deadline, say)
     write(folder, plan, about, results)

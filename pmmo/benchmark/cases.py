@@ -19,6 +19,7 @@ class Shape:
     image: int = 4096
     genres: int = 23
     movies: int = 15_552  # the training set
+    dev: int = 2608
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import pmmo.systems
 from pmmo.benchmark.cases import Case
+from pmmo.evaluation import predict, scores
 from pmmo.layers import Streams
 from pmmo.plain import PlainPmmo
 from pmmo.stacking import stack
@@ -27,6 +28,7 @@ class Contender:
     calls: Calls = ()  # the phases inside `step`
     rest: str = "backward"  # the phase of what `calls` leaves over
     cycles: int = 1  # that a step trains; batches then have an axis of them
+    evaluate: Callable[[Batch], object] | None = None  # scores of movies, as after each epoch
 
 
 def sizes(case: Case) -> Sizes:
@@ -64,7 +66,7 @@ def together(case: Case) -> Contender:
         streams.add()
     body = build_system(settings, sizes(case)).to(device)
     stack(body, systems, streams)
-    return replace(contender(body), cycles=settings.cycles)
+    return replace(contender(body), cycles=settings.cycles, evaluate=None)
 
 
 def together_compiled(case: Case) -> Contender:
@@ -80,7 +82,12 @@ def contender(system: System) -> Contender:
             (pmmo.systems.KL_TERMS, system.settings.elbo, "KL"),
             (pmmo.systems, "penalty", "KL"),
         )
-    return Contender(stepper(system.train()), calls)
+
+    def evaluate(movies: Batch) -> dict[str, float]:
+        found, _ = predict(system, movies.text, movies.image)
+        return scores(found, movies.genres, system.settings.threshold)
+
+    return Contender(stepper(system.train()), calls, evaluate=evaluate)
 
 
 def plain(case: Case) -> Contender:

@@ -61,6 +61,7 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
         Goal(f"PM+MO / hardware bound, width {wide}", "≤", 1.3, inverse("bound", wide)),
         Goal(f"PM+MO / deterministic step, width {wide}", "≤", 1.3, inverse("mmo", wide)),
         Goal(f"{unprepared} / PM+MO, width {narrow}", "≥", 2.0, ratio("tutorial", narrow)),
+        *around(find("pmmo", narrow if plan.quick else wide)),
     ]
     width = narrow if plan.quick else wide
     for peer in PEERS:
@@ -69,6 +70,19 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
         text = f"speed-up of PM+MO by {plan.threads} threads / that of the bound, width {width}"
         found.append(Goal(text, "≥", 0.85, scaling(find, width, plan.threads)))
     return found
+
+
+def around(pmmo: Result | None) -> list[Goal]:
+    """What an epoch spends beside its steps' arithmetic."""
+    data = evaluation = None
+    if pmmo is not None and pmmo.phases:
+        data = 100 * pmmo.phases["data"] / sum(pmmo.phases.values())
+        epoch = pmmo.median * pmmo.case.steps_per_epoch
+        evaluation = 100 * pmmo.facts["evaluation_seconds"] / epoch
+    return [
+        Goal("data access of the step", "≤", 1.0, data, " %"),
+        Goal("evaluation after an epoch, of its steps", "≤", 5.0, evaluation, " %"),
+    ]
 
 
 def scaling(find: Callable[..., Result | None], width: int, threads: int) -> float | None:
@@ -82,8 +96,8 @@ def scaling(find: Callable[..., Result | None], width: int, threads: int) -> flo
 
 def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     """Seconds of an epoch and, from it, of the whole study; stated for an H100."""
-    found = []
     width = plan.narrow if plan.quick else plan.wide
+    found = around(finder(results)("pmmo", width))
     for result in results:
         case = result.case
         mine = case.contender in ("pmmo", *VARIANTS)

@@ -2,6 +2,9 @@
 
 import os
 import platform
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +18,7 @@ PACKAGES = (
     *("torch", "pyro-ppl", "numpy"),
     *("torchbnn", "bayesian-torch", "blitz-bayesian-pytorch", "numpyro", "jaxlib"),
 )
+STARTS = 3
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -36,6 +40,20 @@ def machine(device: str) -> dict[str, object]:
 def is_busy(about: Mapping[str, object]) -> bool:
     """Whether other work may have run beside what was measured."""
     return about["load_before"] > about["cores"] / 4
+
+
+def start_up() -> float:
+    """Seconds until a training stage could read its movies: Python, imports, process settings."""
+    code = (
+        "import torch, pmmo.runs; from pmmo.device import prepare_process; "
+        "prepare_process(torch.device('cpu'))"
+    )
+    seconds = []
+    for _ in range(STARTS):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)
 
 
 def huge_pages() -> str:

@@ -4,6 +4,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Iterator
+from statistics import median
 
 import pyro
 import torch
@@ -17,10 +18,11 @@ from pmmo.benchmark.stopwatch import Stopwatch, timed
 from pmmo.device import choose_device, prepare_process
 from pmmo.errors import PmmoError
 from pmmo.systems import Batch
-from pmmo.training import together
+from pmmo.training import GLANCE, together
 
 TURN_SECONDS = 0.4  # a turn takes at least about this long: steps are repeated to fill it
 MOST_STEPS = 40
+EVALUATIONS = 3  # the median of which is taken
 
 
 def numpyro(case: Case) -> Contender:
@@ -144,10 +146,22 @@ class Runner:
         return {phase: seconds / steps for phase, seconds in watch.seconds.items()}
 
     def finish(self) -> dict[str, object]:
-        """Facts of the process: peak memory in bytes, and the bound's rates."""
+        """Facts of the process: peak memory in bytes, the bound's rates, seconds of evaluation."""
         if self.case.device == "cuda":
             peak = torch.cuda.max_memory_allocated()
         else:
             peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux: KiB
-        rates = {"rates": self.bound.rates} if self.bound else {}
-        return self.facts | rates | {"peak_bytes": peak}
+        found = self.facts | {"peak_bytes": peak}
+        if self.bound:
+            return found | {"rates": self.bound.rates}
+        if self.contender.evaluate:
+            found["evaluation_seconds"] = median(self.evaluation() for _ in range(EVALUATIONS))
+        return found
+
+    def evaluation(self) -> float:
+        """Seconds of what follows an epoch: scores on dev, and on a part of the training movies."""
+        self.synchronise()
+        start = time.perf_counter()
+        for count in (self.case.shape.dev, GLANCE):
+            self.contender.evaluate(Batch(*(column[:count] for column in self.movies)))
+        return time.perf_counter() - start

@@ -68,6 +68,7 @@ def facts(result: Result) -> dict[str, object]:
     }
     for phase in PHASES:
         line[f"{phase.lower()}_ms"] = 1e3 * result.phases[phase] if result.phases else None
+    line["evaluation_s"] = result.facts.get("evaluation_seconds")
     peak = result.facts.get("peak_bytes")
     line["peak_gb"] = peak / 1e9 if peak else None
     for name, value in (result.facts.get("rates") or {}).items():
@@ -130,6 +131,22 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
     ]
 
 
+def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
+    """What training spends beside its steps."""
+    lines = [
+        f"- Start of a training stage, until it could read its movies: "
+        f"{about['start_up_seconds']:.1f} s."
+    ]
+    for result in results:
+        seconds = result.facts.get("evaluation_seconds")
+        if seconds is not None and result.case.contender == "pmmo" and result.case.threads == 1:
+            lines.append(
+                f"- Evaluation after each epoch of PM+MO at width {result.case.settings.width:,}, "
+                f"{mode(result)}: {seconds:.3f} s."
+            )
+    return lines
+
+
 def busy(about: Mapping[str, object]) -> list[str]:
     """A warning where other work may have run beside the benchmark."""
     if not is_busy(about):
@@ -157,6 +174,7 @@ def markdown(plan: Plan, about: Mapping[str, object], results: Sequence[Result])
             "",
             *hardware(about, results),
             *bounds,
+            *beside(about, results),
             *busy(about),
             "",
             *grid(HEADER, rows, 3),
