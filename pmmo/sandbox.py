@@ -50,6 +50,7 @@ def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -
     finally:
         child.kill()
         child.join()
+        child.close()
         os.close(asked)
         os.close(told)
     if "error" in message:
