@@ -261,13 +261,13 @@ def check_ids(values: np.ndarray, name: str) -> list[str]:
 
 def check_id(value: bytes, row: int, name: str) -> str:
     """The id of a row as text; Refusal for one that is empty or not printable ASCII."""
+    text = value.decode("ascii", "replace")
+    if text and text.isascii() and text.isprintable() and text == text.strip():
+        return text
     where = f"dataset 'imdb_ids', row {row}"
     if not value:
         raise Refusal(name, f"{where}: the id is empty.", "Give each movie an id.")
-    text = value.decode("ascii", "replace")
-    if not text.isascii() or not text.isprintable() or text != text.strip():
-        raise Refusal(name, f"{where}: the id {value!r} is not printable ASCII text.")
-    return text
+    raise Refusal(name, f"{where}: the id {value!r} is not printable ASCII text.")
 
 
 def id_twice(text: str, row: int, earlier: int, name: str) -> Refusal:

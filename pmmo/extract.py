@@ -1,7 +1,7 @@
 """The stage `extract`: a movie file in the published layout -> data/tensors.
 
-Columns pass through in pieces of about a megabyte: checked while they are in the processor's
-cache, written, forgotten.
+Columns pass through in pieces of a few megabytes: checked while they are in the processor's cache,
+written, forgotten (columns.py). The checks are here and in checks.py.
 """
 
 import shutil
@@ -19,11 +19,12 @@ from pmmo.checks import (
     check_layout,
     nan_rows,
 )
+from pmmo.columns import Check, write_tensor
 from pmmo.errors import PmmoError
 from pmmo.layout import Column, Layout
 from pmmo.sandbox import inspect
 from pmmo.sources import BUFFER, LocalFile
-from pmmo.tensors import write_catalogue, write_tensor
+from pmmo.tensors import write_catalogue
 
 NAN_TEXT = ("zeros", "error")
 GB = 1e9
@@ -62,18 +63,24 @@ def extract(movies: Path, folder: Path, *, nan_text: str, memory_limit_gb: float
 
 def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> None:
     ids = _ids(source, layout)
-    columns = layout.columns
-    without_text: list[int] = []
-    unlabelled: list[int] = []
 
-    def write(key: str, kind: str, column: Column, chunks: Iterator[np.ndarray]) -> None:
-        write_tensor(folder / f"{key}.safetensors", key, kind, column.shape, chunks)
+    def write(key: str, kind: str, column: str, check: Check) -> list[int]:
+        return write_tensor(folder, key, kind, source, layout.columns[column], check)
 
-    text = _text(source, columns["features"], ids, nan_text, without_text)
-    write("text", "F32", columns["features"], text)
-    write("image", "F32", columns["vgg_features"], _image(source, columns["vgg_features"], ids))
-    genres = _genres(source, columns["genres"], ids, unlabelled)
-    write("genres", "U8", columns["genres"], genres)
+    def text(first: int, rows: np.ndarray) -> list[int]:
+        return _check_text(rows, first, source.name, ids, nan_text)
+
+    def image(first: int, rows: np.ndarray) -> list[int]:
+        check_finite(rows, first, "vgg_features", source.name, ids)
+        return []
+
+    def genres(first: int, rows: np.ndarray) -> list[int]:
+        check_labels(rows, first, source.name, ids)
+        return (first + np.flatnonzero(~rows.any(axis=1))).tolist()
+
+    without_text = write("text", "F32", "features", text)
+    write("image", "F32", "vgg_features", image)
+    unlabelled = write("genres", "U8", "genres", genres)
     write_catalogue(
         folder,
         {
@@ -118,35 +125,21 @@ def _ids(source: LocalFile, layout: Layout) -> list[str]:
     return check_ids(np.concatenate(parts), source.name)
 
 
-def _text(
-    source: LocalFile, column: Column, ids: list[str], nan_text: str, without: list[int]
-) -> Iterator[np.ndarray]:
-    for first, rows in chunks(source, column):
-        if not all_finite(rows):
-            empty = nan_rows(rows)
-            if len(empty) and nan_text == "error":
-                row = first + int(empty[0])
-                raise Refusal(
-                    source.name,
-                    f"dataset 'features', row {row} (id {ids[row]!r}): the text vector is NaN.",
-                    "data.nan_text: zeros (params.yaml) lets such movies through as zeros.",
-                )
-            rows[empty] = 0  # departure D34
-            without.extend((first + empty).tolist())
-            check_finite(rows, first, "features", source.name, ids)
-        yield rows
-
-
-def _image(source: LocalFile, column: Column, ids: list[str]) -> Iterator[np.ndarray]:
-    for first, rows in chunks(source, column):
-        check_finite(rows, first, "vgg_features", source.name, ids)
-        yield rows
-
-
-def _genres(
-    source: LocalFile, column: Column, ids: list[str], unlabelled: list[int]
-) -> Iterator[np.ndarray]:
-    for first, rows in chunks(source, column):
-        check_labels(rows, first, source.name, ids)
-        unlabelled.extend((first + np.flatnonzero(~rows.any(axis=1))).tolist())
-        yield rows.astype(np.uint8)
+def _check_text(
+    rows: np.ndarray, first: int, name: str, ids: list[str], nan_text: str
+) -> list[int]:
+    """Numbers of the movies without a text vector, NaN throughout, which becomes zeros."""
+    if all_finite(rows):
+        return []
+    empty = nan_rows(rows)
+    if len(empty) and nan_text == "error":
+        check_finite(rows[: empty[0]], first, "features", name, ids)
+        row = first + int(empty[0])
+        raise Refusal(
+            name,
+            f"dataset 'features', row {row} (id {ids[row]!r}): the text vector is NaN.",
+            "data.nan_text: zeros (params.yaml) lets such movies through as zeros.",
+        )
+    rows[empty] = 0  # departure D34
+    check_finite(rows, first, "features", name, ids)
+    return (first + empty).tolist()

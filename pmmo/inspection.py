@@ -1,19 +1,21 @@
-"""The child process that looks into an HDF5 file: `python -m pmmo.inspection`, run by sandbox.py.
+"""What the child process of sandbox.py does: look into an HDF5 file.
 
 HDF5 is a large C library and its format lets a file point at other files, at itself and at
 sizes it does not have. So the library only ever sees a foreign file in here: a process with a
-limit on memory and processor time that cannot open any file. It asks its parent for the bytes
-it wants, and answers with plain facts. It judges nothing (checks.py does) and never reads a
-column: the parent reads those bytes itself, at the offsets found here.
+limit on memory and processor time that has no file open but two pipes, and cannot open any. It
+asks its parent for the bytes it wants, and answers with plain facts. It judges nothing (checks.py
+does) and never reads a column: the parent reads those bytes itself, at the offsets found here.
 
-Standard output: one JSON object per line, {"read": [offset, length]} or, last, {"facts": ...} or
-{"error": ...}. Standard input: an 8-byte length and the bytes, for each read.
+To the parent: one JSON object per line, {"read": [offset, length]} or, last, {"facts": ...} or
+{"error": ...}. From the parent: an 8-byte length and the bytes, for each read.
 """
 
 import contextlib
+import gc
 import io
 import json
-import sys
+import os
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -33,8 +35,9 @@ LAYOUTS = {
 class PipeFile(io.RawIOBase):
     """A read-only file of `size` bytes whose bytes come from the parent process."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, hears: BinaryIO, says: BinaryIO) -> None:
         self.size, self.position = size, 0
+        self.hears, self.says = hears, says
 
     def readable(self) -> bool:
         return True
@@ -55,9 +58,9 @@ class PipeFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         if self.position + len(view) > self.size:
             raise EOFError(f"it ends at byte {self.size:,}, before the end of its own structures")
-        answer({"read": [self.position, len(view)]})
-        length = int.from_bytes(sys.stdin.buffer.read(8), "little")
-        data = sys.stdin.buffer.read(length)
+        say(self.says, {"read": [self.position, len(view)]})
+        length = int.from_bytes(self.hears.read(8), "little")
+        data = self.hears.read(length)
         if len(data) != len(view):
             raise EOFError("the parent process is gone")
         view[:] = data
@@ -65,9 +68,9 @@ class PipeFile(io.RawIOBase):
         return len(view)
 
 
-def answer(message: dict) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
+def say(pipe: BinaryIO, message: dict) -> None:
+    pipe.write(json.dumps(message).encode() + b"\n")
+    pipe.flush()
 
 
 def type_name(kind: h5py.h5t.TypeID) -> str:
@@ -211,18 +214,35 @@ def rehearse() -> None:
         file_facts(file)
 
 
-def main(size: int, memory: int, seconds: int) -> None:
-    rehearse()
-    limit_process(memory, seconds)
+def close_all_but(*kept: int) -> None:
+    """Close what the parent has open: files, sockets, pipes."""
+    for descriptor in {int(name) for name in os.listdir("/dev/fd")} - {*kept}:  # noqa: PTH208
+        with contextlib.suppress(OSError):  # that of the listing is closed already
+            os.close(descriptor)
+
+
+def look(hears: BinaryIO, says: BinaryIO, size: int, memory: int) -> None:
+    """Tell the facts about the file of `size` bytes, or what is wrong with it."""
     try:
-        with h5py.File(PipeFile(size), "r") as file:
+        with h5py.File(PipeFile(size, hears, says), "r") as file:
             facts = file_facts(file)
-        answer({"facts": facts})
+        say(says, {"facts": facts})
     except MemoryError:
-        answer({"error": f"reading its structures needs more than {memory >> 20} MiB of memory"})
+        say(says, {"error": f"reading its structures needs more than {memory >> 20} MiB of memory"})
     except Exception as error:
-        answer({"error": " ".join(str(error).split()) or type(error).__name__})
+        say(says, {"error": " ".join(str(error).split()) or type(error).__name__})
 
 
-if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]))
+def main(hears: int, says: int, size: int, memory: int, seconds: int) -> None:
+    """Look into a file of `size` bytes and end this process, which must be one of its own."""
+    code = 1
+    try:
+        gc.disable()  # what the parent has thrown away is not to be cleaned up here as well
+        close_all_but(hears, says)
+        with open(hears, "rb") as told, open(says, "wb") as asked:
+            rehearse()
+            limit_process(memory, seconds)
+            look(told, asked, size, memory)
+        code = 0
+    finally:
+        os._exit(code)  # at once: nothing that the parent has begun is to be finished here

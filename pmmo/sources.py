@@ -57,18 +57,21 @@ class LocalFile:
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
 
+    def fill(self, view: memoryview, offset: int) -> None:
+        """Read the bytes from `offset` on, as many as `view` has."""
+        while view:  # one system call reads at most 2 GiB, or less on a signal
+            count = os.preadv(self._descriptor, [view], offset)
+            if count == 0:
+                raise PmmoError(f"{self.name}: became shorter while it was read. Try again.")
+            view, offset = view[count:], offset + count
+
     def stream(self, offset: int, length: int, step: int = BUFFER) -> Iterator[memoryview]:
         """The bytes from `offset` on, at most `step` at a time, in one buffer used again."""
         buffer = memoryview(bytearray(min(step, length)))
         end = offset + length
         while offset < end:
             view = buffer[: min(step, end - offset)]
-            done = 0
-            while done < len(view):  # one system call reads at most 2 GiB, or less on a signal
-                count = os.preadv(self._descriptor, [view[done:]], offset + done)
-                if count == 0:
-                    raise PmmoError(f"{self.name}: became shorter while it was read. Try again.")
-                done += count
+            self.fill(view, offset)
             offset += len(view)
             yield view
 

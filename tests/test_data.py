@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from movie_files import SPLITS, arrays, write_good
+from safetensors.numpy import save_file
 
 from pmmo.data import load_movies
 from pmmo.errors import PmmoError
 from pmmo.extract import extract
-from pmmo.tensors import write_tensor
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_writing_to_a_tensor_does_not_reach_the_file(folder):
 def test_tensors_are_mapped_not_read(folder):
     """A file of 400 MB of holes is loaded without its pages."""
     path, width = folder / "image.safetensors", 2_000_000
-    write_tensor(path, "image", "F32", (60, 1), [np.zeros((60, 1), "<f4")])
+    save_file({"image": np.zeros((60, 1), "<f4")}, path)
     header = json.dumps({"image": {"dtype": "F32", "shape": [60, width],
                                    "data_offsets": [0, 240 * width]}}).encode()  # fmt: skip
     header += b" " * (-len(header) % 8)
@@ -63,15 +63,15 @@ def short(path: Path) -> None:
 
 
 def other_shape(path: Path) -> None:
-    write_tensor(path, "text", "F32", (59, 8), [np.zeros((59, 8), "<f4")])
+    save_file({"text": np.zeros((59, 8), "<f4")}, path)
 
 
 def other_type(path: Path) -> None:
-    write_tensor(path, "text", "U8", (60, 8), [np.zeros((60, 8), "u1")])
+    save_file({"text": np.zeros((60, 8), "u1")}, path)
 
 
 def other_key(path: Path) -> None:
-    write_tensor(path, "image", "F32", (60, 8), [np.zeros((60, 8), "<f4")])
+    save_file({"image": np.zeros((60, 8), "<f4")}, path)
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, short, other_shape, other_type, other_key])
@@ -87,11 +87,3 @@ def test_harmed_catalogue_is_refused(folder, text):
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(PmmoError, match=r"tensors: is not what .* Run `dvc repro extract`"):
         load_movies(folder)
-
-
-def test_rows_must_fill_the_shape(tmp_path):
-    rows = [np.zeros((59, 8), "<f4")]
-    with pytest.raises(ValueError, match="do not fill"):
-        write_tensor(tmp_path / "x", "text", "F32", (60, 8), rows)
-    with pytest.raises(TypeError, match="float64"):
-        write_tensor(tmp_path / "x", "text", "F32", (59, 8), [rows[0].astype("<f8")])

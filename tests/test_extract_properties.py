@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from movie_files import ROWS, arrays, column, names, replaced, splits, value, write_good
 
+from pmmo import columns
 from pmmo.errors import PmmoError
 from pmmo.extract import extract
 from pmmo.layout import COLUMNS
@@ -44,6 +45,14 @@ for line in sys.stdin:
         }
     print(json.dumps(found), flush=True)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_pieces():
+    """These files are small: without this, each column would be one piece."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "PIECE", 200)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from disks import small_disk
 from file_server import FileServer
 from movie_files import arrays, write_good
 
@@ -200,19 +201,6 @@ def test_too_little_room_is_seen_before_anything_moves(tmp_path, large, monkeypa
     with FileServer(large) as server, pytest.raises(PmmoError, match=r"needed there .* are free"):
         fetch(tmp_path / "x", source=server.url, memory_limit_gb=1, work=tmp_path / "work")
     assert server.sent < 1 << 20
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, options: str):
-    """A file system of its own; skips where the user may not mount one."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.mark.parametrize("full", ["work", "data"])

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
@@ -28,7 +29,7 @@ from pmmo.metrics import f1_per_genre, f1_scores
 from pmmo.params import load_params
 from pmmo.settings import Settings, save_settings
 from pmmo.systems import Batch, Sizes
-from pmmo.tensors import write_catalogue, write_tensor
+from pmmo.tensors import KEYS, write_catalogue
 from pmmo.training import batches, build_system, train_cycle, train_cycles
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
@@ -226,11 +227,8 @@ def test_a_cycle_that_fails_says_why(tmp_path, workers):
 def write_data(folder):
     folder.mkdir()
     whole = [torch.cat([SPLITS[n][i] for n in SIZES]).numpy() for i in range(3)]
-    for key, kind, values in zip(
-        ("text", "image", "genres"), ("F32", "F32", "U8"), whole, strict=True
-    ):
-        values = np.ascontiguousarray(values, "u1" if kind == "U8" else "<f4")
-        write_tensor(folder / f"{key}.safetensors", key, kind, values.shape, [values])
+    for key, kind, values in zip(KEYS, ("<f4", "<f4", "u1"), whole, strict=True):
+        save_file({key: np.ascontiguousarray(values, kind)}, folder / f"{key}.safetensors")
     ends = np.cumsum([0, *SIZES.values()]).tolist()
     catalogue = {
         "ids": [str(i) for i in range(ends[-1])],
