@@ -270,7 +270,7 @@ def test_goals_are_met_or_not_or_not_measured():
     measured = results(times)
     phases = dict.fromkeys(PHASES, 1.0) | {"data": 0.05}
     # 4 steps of a second: 0.21 s are more than 5 %
-    measured[0] = replace(measured[0], phases=phases, facts={"evaluation_seconds": 0.21})
+    measured[0] = replace(measured[0], phases=phases, facts={"dev_seconds": 0.21})
     found = {goal.text: goal for goal in goals(PLAN, measured)}
     verdicts = {text: goal.met for text, goal in found.items()}
     assert verdicts == {
@@ -279,7 +279,7 @@ def test_goals_are_met_or_not_or_not_measured():
         "PM+MO / deterministic step, width 24": True,
         "plain Pyro step, unprepared process / PM+MO, width 12": False,
         "data access of the step": True,
-        "evaluation after an epoch, of its steps": False,
+        "evaluation of dev after an epoch, of its steps": False,
         "torchbnn / PM+MO, width 24": False,
         "bayesian-torch / PM+MO, width 24": None,
         "blitz / PM+MO, width 24": None,

@@ -78,10 +78,10 @@ def around(pmmo: Result | None) -> list[Goal]:
     if pmmo is not None and pmmo.phases:
         data = 100 * pmmo.phases["data"] / sum(pmmo.phases.values())
         epoch = pmmo.median * pmmo.case.steps_per_epoch
-        evaluation = 100 * pmmo.facts["evaluation_seconds"] / epoch
+        evaluation = 100 * pmmo.facts["dev_seconds"] / epoch
     return [
         Goal("data access of the step", "≤", 1.0, data, " %"),
-        Goal("evaluation after an epoch, of its steps", "≤", 5.0, evaluation, " %"),
+        Goal("evaluation of dev after an epoch, of its steps", "≤", 5.0, evaluation, " %"),
     ]
 
 

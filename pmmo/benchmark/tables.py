@@ -12,6 +12,7 @@ from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, Plan
 from pmmo.formats import number
+from pmmo.training import GLANCE
 from pmmo.writing import write_json, write_text
 
 HEADER = (
@@ -68,7 +69,8 @@ def facts(result: Result) -> dict[str, object]:
     }
     for phase in PHASES:
         line[f"{phase.lower()}_ms"] = 1e3 * result.phases[phase] if result.phases else None
-    line["evaluation_s"] = result.facts.get("evaluation_seconds")
+    for name in ("dev", "glance"):
+        line[f"{name}_s"] = result.facts.get(f"{name}_seconds")
     peak = result.facts.get("peak_bytes")
     line["peak_gb"] = peak / 1e9 if peak else None
     for name, value in (result.facts.get("rates") or {}).items():
@@ -138,11 +140,12 @@ def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
         f"{about['start_up_seconds']:.1f} s."
     ]
     for result in results:
-        seconds = result.facts.get("evaluation_seconds")
-        if seconds is not None and result.case.contender == "pmmo" and result.case.threads == 1:
+        case, found = result.case, result.facts
+        if "dev_seconds" in found and case.contender == "pmmo" and case.threads == 1:
             lines.append(
-                f"- Evaluation after each epoch of PM+MO at width {result.case.settings.width:,}, "
-                f"{mode(result)}: {seconds:.3f} s."
+                f"- Evaluation after each epoch of PM+MO at width {case.settings.width:,}, "
+                f"{mode(result)}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} movies), "
+                f"{found['glance_seconds']:.3f} s for the score of {GLANCE} training movies."
             )
     return lines
 
