@@ -51,7 +51,7 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     values = sorted(set(part["value"]))
-    axes.set_xticks(values, [plain_number(v) for v in values], size=7)
+    axes.set_xticks(values, [f"{v:.0f}" for v in values], size=7)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -64,7 +64,7 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
 
 def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
     """Time above, memory below; one column per axis."""
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
+    figure = Figure(figsize=(12, 6.2), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.83))
     grid = figure.subplots(2, len(AXES))
     seen = {}

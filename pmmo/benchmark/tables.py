@@ -144,8 +144,8 @@ def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
         if "dev_seconds" in found and case.contender == "pmmo" and case.threads == 1:
             lines.append(
                 f"- Evaluation after each epoch of PM+MO at width {case.settings.width:,}, "
-                f"{mode(result)}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} movies), "
-                f"{found['glance_seconds']:.3f} s for the score of {GLANCE} training movies."
+                f"{mode(result)}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} "
+                f"movies), {found['glance_seconds']:.3f} s for the score of {GLANCE} training movies."
             )
     return lines
 
