@@ -51,7 +51,7 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     values = sorted(set(part["value"]))
-    axes.set_xticks(values, [f"{v:.0f}" for v in values], size=7)
+    axes.set_xticks(values, [f"{v:.0f}" for v in values], size=5.8)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
     axes.yaxis.set_minor_formatter(NullFormatter())

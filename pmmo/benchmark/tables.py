@@ -145,7 +145,7 @@ def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
             lines.append(
                 f"- Evaluation after each epoch of PM+MO at width {case.settings.width:,}, "
                 f"{mode(result)}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} "
-                f"movies), {found['glance_seconds']:.3f} s for the score of {GLANCE} training movies."
+                f"movies), {found['glance_seconds']:.3f} s for {GLANCE} of the training movies."
             )
     return lines
 
