@@ -250,8 +250,11 @@ def _provenance(found: Mapping, name: str) -> dict | None:
 
 def check_ids(values: np.ndarray, name: str) -> list[str]:
     """The ids (N,) as text; Refusal for one that is empty, not printable ASCII, or there twice."""
+    found = values.tolist()
+    if b"".join(found).isalnum() and all(found) and len(set(found)) == len(found):
+        return [value.decode("ascii") for value in found]  # as IMDb's are: no need to look at each
     rows: dict[str, int] = {}
-    for row, value in enumerate(values.tolist()):
+    for row, value in enumerate(found):
         text = check_id(value, row, name)
         if text in rows:
             raise id_twice(text, row, rows[text], name)
