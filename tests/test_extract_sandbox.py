@@ -27,6 +27,13 @@ def movies(tmp_path):
         yield file
 
 
+def printed(code: str, path: Path) -> str:
+    """What a new Python process prints that runs `code` with `path` as its argument."""
+    command = [sys.executable, "-c", code, path]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return run.stdout
+
+
 @pytest.fixture(autouse=True)
 def _nothing_stays_behind():
     """No child, no pipe."""
@@ -78,9 +85,7 @@ def test_an_answer_that_does_not_fit_into_the_memory(tmp_path):
         "try:\n    inspect(LocalFile(Path(sys.argv[1])), memory=64 << 20)\n"
         "except BadFile as error:\n    print(error)"
     )
-    command = [sys.executable, "-c", code, path]
-    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    assert "more than 64 MiB of memory" in run.stdout
+    assert "more than 64 MiB of memory" in printed(code, path)
 
 
 @pytest.fixture
@@ -170,10 +175,7 @@ def test_processor_time_is_counted_from_the_childs_start(tmp_path):
         "while time.process_time() < 2.5: pass\n"
         "with LocalFile(Path(sys.argv[1])) as file: print(list(inspect(file, seconds=1)))"
     )
-    path = write_good(tmp_path / "movies.hdf5")
-    command = [sys.executable, "-c", code, path]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "columns" in run.stdout
+    assert "columns" in printed(code, write_good(tmp_path / "movies.hdf5"))
 
 
 def test_what_the_parent_has_begun_is_not_finished_by_the_child(tmp_path):
@@ -184,10 +186,7 @@ def test_what_the_parent_has_begun_is_not_finished_by_the_child(tmp_path):
         "atexit.register(print, 'end'); sys.stdout.write('begun, ')\n"
         "with LocalFile(Path(sys.argv[1])) as file: inspect(file)"
     )
-    path = write_good(tmp_path / "movies.hdf5")
-    command = [sys.executable, "-c", code, path]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert run.stdout == "begun, end\n"
+    assert printed(code, write_good(tmp_path / "movies.hdf5")) == "begun, end\n"
 
 
 def test_while_other_threads_use_hdf5(tmp_path, movies):

@@ -64,20 +64,17 @@ def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
         return tuple(found)
 
     core, on_gpu = ("pmmo", "bound", "mmo", "plain"), plan.device == "cuda"
-    variants = VARIANTS if on_gpu else VARIANTS[:2]
-    if plan.quick:
-        narrow_guests = ("tutorial", *PEERS, *(variants if on_gpu else ()))
-    else:
-        narrow_guests = ("tutorial", *variants)
-    wide_guests = ("tutorial", *PEERS, *(variants if on_gpu else ()))
-    narrow = Group(cases((*core, "gmu"), plan.narrow), cases(narrow_guests, plan.narrow))
-    wide = Group(cases(core, plan.wide), cases(wide_guests, plan.wide))
+    everyone = ("tutorial", *PEERS, *(VARIANTS if on_gpu else ()))
+    few = ("tutorial", *(VARIANTS if on_gpu else VARIANTS[:2]))
+    narrow_guests = cases(everyone if plan.quick else few, plan.narrow)
+    narrow = Group(cases((*core, "gmu"), plan.narrow), narrow_guests)
+    wide = Group(cases(core, plan.wide), cases(everyone, plan.wide))
     found = [narrow] if plan.quick else [wide, narrow]
     width = plan.narrow if plan.quick else plan.wide
     if on_gpu:
         for precision in PRECISIONS[1:]:
             names = core if precision == "tf32" else ("pmmo", "mmo")
-            guests = cases(variants, width, precision)
+            guests = cases(VARIANTS, width, precision)
             found.append(Group(cases(names, width, precision), guests))
     elif plan.threads > 1:
         found.append(Group(cases(("pmmo", "bound"), width, threads=plan.threads)))
