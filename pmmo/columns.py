@@ -1,4 +1,4 @@
-"""A column of a movie file -> a tensor file: read, checked and written in pieces, two at a time.
+"""Columns of a movie file -> tensor files: read, checked and written in pieces, two at a time.
 
 While one thread waits for the file that is written, the other reads and checks. Nobody can tell
 from the result: a piece has its own place in both files, and what is found in the pieces comes
@@ -8,10 +8,14 @@ twice.
 
 import errno
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import zip_longest
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,33 +29,61 @@ PIECE = 4 << 20  # bytes; with smaller pieces the threads wait for each other mo
 Check = Callable[[int, np.ndarray], list[int]]
 
 
-def write_tensor(
-    folder: Path, key: str, kind: str, source: LocalFile, column: Column, check: Check
-) -> list[int]:
-    """Write `column` as the tensor `key` of type `kind` (F32 or U8); returns rows of note.
+class TensorFile(NamedTuple):
+    """A tensor file to make: its `key` and `kind` (F32 or U8), and the column it comes from.
 
     `check(first, rows)` is given the rows `first`… of the column, (n, ...), before they are
-    written. It may change them, and returns the numbers of rows to remember; all of these come
-    back, in order. Where it raises, the first such piece decides. It runs in several threads.
+    written. It may change them, and returns the numbers of rows to remember. It runs in several
+    threads.
     """
-    head = header(key, kind, column.shape)
-    count, *width = column.shape
-    row_bytes = prod(width) * TYPES[kind].itemsize
-    step = max(1, PIECE // column.row_bytes)
 
-    def pass_on(first: int) -> list[int]:
-        rows = np.empty((min(step, count - first), *width), column.dtype)
-        source.fill(memoryview(rows).cast("B"), column.offset + first * column.row_bytes)
-        noted = check(first, rows)
-        write(file.fileno(), rows.astype(TYPES[kind], copy=False), len(head) + first * row_bytes)
+    key: str
+    kind: str
+    column: Column
+    check: Check
+
+
+def write_tensors(folder: Path, source: LocalFile, *tensors: TensorFile) -> list[list[int]]:
+    """Write the tensor files; returns the rows to remember of each, in order.
+
+    Where a check raises, the first such piece of the first such tensor decides.
+    """
+    with ExitStack() as stack:
+        pieces = []
+        for tensor in tensors:
+            path = folder / f"{tensor.key}.safetensors"
+            file = stack.enter_context(path.open("wb", buffering=0))
+            pieces.append(_pieces(file.fileno(), source, tensor))
+        pool = ThreadPoolExecutor(THREADS)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        noted: list[list[Future]] = [[] for _ in tensors]
+        # in turns: a write waits for another to the same file, but not for one to another file
+        for turn in zip_longest(*pieces):
+            for found, piece in zip(noted, turn, strict=True):
+                if piece is not None:
+                    found.append(pool.submit(piece))
+        return [[row for piece in found for row in piece.result()] for found in noted]
+
+
+def _pieces(file: int, source: LocalFile, tensor: TensorFile) -> Iterator[Callable[[], list[int]]]:
+    """Begin the tensor file; then what is left to be done, in parts in any order."""
+    column, dtype = tensor.column, TYPES[tensor.kind]
+    count, *width = column.shape
+    head = header(tensor.key, tensor.kind, column.shape)
+    reserve(file, len(head) + count * prod(width) * dtype.itemsize)
+    write(file, head, 0)
+
+    def pass_on(first: int, rows: int) -> list[int]:
+        values = np.empty((rows, *width), column.dtype)
+        source.fill(memoryview(values).cast("B"), column.offset + first * column.row_bytes)
+        noted = tensor.check(first, values)
+        place = len(head) + first * prod(width) * dtype.itemsize
+        write(file, values.astype(dtype, copy=False), place)
         return noted
 
-    with (folder / f"{key}.safetensors").open("wb", buffering=0) as file:
-        reserve(file.fileno(), len(head) + count * row_bytes)
-        write(file.fileno(), head, 0)
-        with ThreadPoolExecutor(THREADS) as pool:
-            pieces = pool.map(pass_on, range(0, count, step))
-            return [row for noted in pieces for row in noted]
+    step = max(1, PIECE // column.row_bytes)
+    for first in range(0, count, step):
+        yield partial(pass_on, first, min(step, count - first))
 
 
 def reserve(descriptor: int, length: int) -> None:

@@ -19,7 +19,7 @@ from pmmo.checks import (
     check_layout,
     nan_rows,
 )
-from pmmo.columns import Check, write_tensor
+from pmmo.columns import TensorFile, write_tensors
 from pmmo.errors import PmmoError
 from pmmo.layout import Column, Layout
 from pmmo.sandbox import inspect
@@ -64,9 +64,6 @@ def extract(movies: Path, folder: Path, *, nan_text: str, memory_limit_gb: float
 def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> None:
     ids = _ids(source, layout)
 
-    def write(key: str, kind: str, column: str, check: Check) -> list[int]:
-        return write_tensor(folder, key, kind, source, layout.columns[column], check)
-
     def text(first: int, rows: np.ndarray) -> list[int]:
         return _check_text(rows, first, source.name, ids, nan_text)
 
@@ -78,9 +75,13 @@ def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> No
         check_labels(rows, first, source.name, ids)
         return (first + np.flatnonzero(~rows.any(axis=1))).tolist()
 
-    without_text = write("text", "F32", "features", text)
-    write("image", "F32", "vgg_features", image)
-    unlabelled = write("genres", "U8", "genres", genres)
+    without_text, _, unlabelled = write_tensors(
+        folder,
+        source,
+        TensorFile("text", "F32", layout.columns["features"], text),
+        TensorFile("image", "F32", layout.columns["vgg_features"], image),
+        TensorFile("genres", "U8", layout.columns["genres"], genres),
+    )
     write_catalogue(
         folder,
         {

@@ -16,7 +16,7 @@ from movie_files import arrays, value, write_good
 from safetensors.numpy import load_file
 
 from pmmo import columns
-from pmmo.columns import write_tensor
+from pmmo.columns import TensorFile, write_tensors
 from pmmo.errors import PmmoError
 from pmmo.extract import extract
 from pmmo.layout import Column
@@ -50,7 +50,7 @@ def passed(folder: Path, values: np.ndarray, check, kind: str = "F32") -> tuple[
     """(tensor as safetensors loads it, rows of note) of a column with these `values`."""
     path, column = stored(folder, values)
     with LocalFile(path) as source:
-        noted = write_tensor(folder, "image", kind, source, column, check)
+        (noted,) = write_tensors(folder, source, TensorFile("image", kind, column, check))
     return load_file(folder / "image.safetensors")["image"], noted
 
 
@@ -205,4 +205,4 @@ def test_file_that_becomes_shorter(tmp_path):
     with LocalFile(path) as source:
         os.truncate(path, 2000)
         with pytest.raises(PmmoError, match="became shorter while it was read"):
-            write_tensor(tmp_path, "image", "F32", source, column, every_row)
+            write_tensors(tmp_path, source, TensorFile("image", "F32", column, every_row))
