@@ -78,7 +78,7 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def products(precision: str | None) -> str:
+def in_words(precision: str | None) -> str:
     """How this process multiplies matrices, in words."""
     if precision == "bf16":
         return "float32, matmul bf16 in training"
@@ -94,7 +94,7 @@ def describe(device: torch.device, workers: int, precision: str | None = None) -
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "workers": workers,
         "threads": torch.get_num_threads(),
-        "precision": products(precision),
+        "precision": in_words(precision),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pyro": pyro.__version__,

@@ -15,7 +15,7 @@ each then has its own draw and its own terms, (C,) instead of scalars.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -39,7 +39,8 @@ from pmmo.laplace_blocks import (
 from pmmo.layers import Streams
 
 ONE_DRAW = torch.Size()
-BLOCK = 1 << 17  # weights: buffers near the cache, and few calls for 31 million weights
+# weights in a block, for each thread: buffers near the cache, and few calls for 31 million weights
+DRAW_BLOCK, GRADIENT_BLOCK = 1 << 17, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,10 @@ class Terms(NamedTuple):
     penalty: Tensor | None
 
 
-def split(*tensors: Tensor, along: Along | None = None) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors' blocks side by side, (k,).
+def split(
+    *tensors: Tensor, block: int | None = None, along: Along | None = None
+) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors' blocks side by side, (k,): GRADIENT_BLOCK or `block` weights for each thread.
 
     One block is everything on CUDA, for compiled passes and for several cycles, then (C, n).
     """
@@ -81,21 +84,29 @@ def split(*tensors: Tensor, along: Along | None = None) -> Iterator[tuple[Tensor
     views = [t.detach().view(*cycles, -1) for t in tensors]  # torch.compile looks at their base
     if cycles or (along and along.compile) or tensors[0].device.type != "cpu":
         return iter([tuple(views)])
-    return zip(*(v.split(BLOCK) for v in views), strict=True)
+    size = (block or GRADIENT_BLOCK) * torch.get_num_threads()
+    return zip(*(v.split(size) for v in views), strict=True)
 
 
-def buffers(like: Tensor, count: int, along: Along | None) -> Tensor:
-    """Scratch for a block, (count, k) or (count, C, n)."""
-    first, *_ = next(split(like, along=along))
-    return first.new_empty((count, *first.shape))
+def buffers(like: Tensor, count: int, block: int, along: Along | None) -> Sequence[Tensor]:
+    """Scratch for a block, `count` times (k,) or (C, n)."""
+    first, *_ = next(split(like, block=block, along=along))
+    return first.new_empty((count, *first.shape)).unbind()
 
 
-def prepared(block: Callable, like: Tensor, count: int, along: Along | None) -> Callable:
+def prepared(
+    function: Callable, like: Tensor, count: int, block: int, along: Along | None
+) -> Callable:
     """`draw_block` or `gradient_block` without its last argument, `count` blocks of scratch."""
     if along is not None and along.compile:
-        return compiled(block)
-    scratch = buffers(like, count, along)
-    return lambda first, *others: block(first, *others, [part[: len(first)] for part in scratch])
+        return compiled(function)
+    scratch = buffers(like, count, block, along)
+
+    def run(first: Tensor, *others: object) -> object:
+        short = len(first) < len(scratch[0])  # the last one
+        return function(first, *others, [p[: len(first)] for p in scratch] if short else scratch)
+
+    return run
 
 
 def total(sums: list[Tensor], like: Tensor) -> Tensor:
@@ -154,13 +165,14 @@ class _Draw(Function):
         ctx.set_materialize_grads(False)
         theta = torch.empty_like(loc)
         fill = noise_source(loc, along and along.streams)
-        (noise,) = buffers(loc, 1, along)
-        draw = prepared(draw_block, loc, DRAW_SCRATCH, along)
+        (noise,) = buffers(loc, 1, DRAW_BLOCK, along)
+        draw = prepared(draw_block, loc, DRAW_SCRATCH, DRAW_BLOCK, along)
         center = None if m is None else per_weight(m)
+        wanted = along and along.wanted
         sums: dict[str, list[Tensor]] = {}
-        for block in split(loc, log_scale, theta, along=along):
+        for block in split(loc, log_scale, theta, block=DRAW_BLOCK, along=along):
             fill(u := noise[: len(block[0])])
-            for name, values in draw(u, *block, center, along and along.wanted).items():
+            for name, values in draw(u, *block, center, wanted).items():
                 sums.setdefault(name, []).extend(values)
         found = {name: total(values, loc) for name, values in sums.items()}
         weights = loc.numel() // found["noise"].numel()
@@ -235,7 +247,7 @@ class WeightGradient:
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Gradients by loc and log_scale, in the order of `split`; reused buffers."""
-        block = prepared(gradient_block, self.loc, GRADIENT_SCRATCH, self.along)
+        block = prepared(gradient_block, self.loc, GRADIENT_SCRATCH, GRADIENT_BLOCK, self.along)
         outside = torch.zeros_like(self.theta) if self.by_theta is None else self.by_theta
         tensors = (self.loc, self.log_scale, self.theta, outside.contiguous())
         factors = self.factors()

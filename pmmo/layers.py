@@ -22,9 +22,6 @@ class Streams:
         self.device = device
         self.states: list[Tensor] = []
 
-    def __len__(self) -> int:
-        return len(self.states)
-
     def add(self) -> None:
         """Begin another stream where torch's generator of the device stands now."""
         self.states.append(self._generator().get_state())

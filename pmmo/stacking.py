@@ -4,13 +4,33 @@ A GPU takes a step of five cycles in fewer and larger pieces. The systems that w
 to exist, as views of the common one: what trains it trains them, and each is evaluated as ever.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from pmmo.layers import Dropout, Streams
 from pmmo.systems import System
 from pmmo.variational import LaplacePosterior
+
+
+def build_together(
+    build: Callable[[], System], seeds: Sequence[int], device: torch.device
+) -> tuple[System, list[System]]:
+    """A system per seed, on `device`, and the one whose steps train them all; of one: itself.
+
+    Each starts as `build` makes it after its seed, and goes on with the random numbers that
+    follow. Seeds torch's global generators.
+    """
+    streams, systems = Streams(device), []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        systems.append(build().to(device))
+        streams.add()
+    if len(systems) == 1:
+        return systems[0], systems
+    body = build().to(device)
+    stack(body, systems, streams)
+    return body, systems
 
 
 def stack(body: System, systems: Sequence[System], streams: Streams) -> None:

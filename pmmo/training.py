@@ -4,16 +4,16 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pmmo.errors import PmmoError
 from pmmo.evaluation import final_predictions, genre_scores, own_samples, predict, scores
-from pmmo.layers import Streams
 from pmmo.released import Released
 from pmmo.settings import Settings
-from pmmo.stacking import stack
+from pmmo.stacking import build_together
 from pmmo.systems import Batch, Gmu, Mmo, Pmmo, Sizes, System
 
 SYSTEM_CLASSES = {"gmu": Gmu, "mmo": Mmo, "pmmo": Pmmo, "released": Released}
@@ -112,16 +112,10 @@ def train_cycles(
     """
     device = splits["train"].text.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        streams, courses = Streams(device), []
-        for cycle in cycles:
-            torch.manual_seed(settings.seed + cycle)
-            system = build_system(settings, sizes_of(splits)).to(device)
-            courses.append(Course(system, splits, cycle))
-            streams.add()
-        body = courses[0].system
-        if len(courses) > 1:
-            body = build_system(settings, sizes_of(splits)).to(device)
-            stack(body, [course.system for course in courses], streams)
+        seeds = [settings.seed + cycle for cycle in cycles]
+        build = partial(build_system, settings, sizes_of(splits))
+        body, systems = build_together(build, seeds, device)
+        courses = [Course(own, splits, c) for own, c in zip(systems, cycles, strict=True)]
         orders = [torch.Generator(device).manual_seed(course.seed) for course in courses]
         for epoch in range(settings.epochs):
             start = time.perf_counter()

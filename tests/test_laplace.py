@@ -201,7 +201,9 @@ def test_random_bits_of_zero_give_a_finite_draw(monkeypatch):
 )
 def test_terms_evaluated_along_with_a_draw(monkeypatch, dtype, rtol, closed_form, learned, penalty):
     """Each term and each of its gradients, block by block, against torch's own Laplace."""
-    monkeypatch.setattr(module, "BLOCK", 7)  # of 20 weights: two whole blocks and a part
+    # of 20 weights: two whole blocks and a part
+    monkeypatch.setattr(module, "DRAW_BLOCK", 7)
+    monkeypatch.setattr(module, "GRADIENT_BLOCK", 6)
     loc, log_scale = (leaf(v.to(dtype)) for v in parameters((4, 5), 0))
     m, log_s = (scalar(v).detach().to(dtype).requires_grad_(learned) for v in (0.1, -0.5))
     prior = WeightPrior(m, log_s, (4, 5))

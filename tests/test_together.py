@@ -139,7 +139,7 @@ def test_streams_are_those_of_a_generator_each():
         for cycle, numbers in enumerate((first, second)):
             with streams.of(cycle):
                 assert torch.equal(torch.rand(3 - part), numbers[part])
-    assert len(streams) == 2
+    assert len(streams.states) == 2
     assert torch.equal(torch.get_rng_state(), outside)
 
 

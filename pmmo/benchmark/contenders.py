@@ -6,6 +6,7 @@ phases (`phases`: owner, name, phase), for those whose phases can be told apart.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,9 +14,8 @@ from torch import Tensor
 import pmmo.systems
 from pmmo.benchmark.cases import Case
 from pmmo.evaluation import predict, scores
-from pmmo.layers import Streams
 from pmmo.plain import PlainPmmo
-from pmmo.stacking import stack
+from pmmo.stacking import build_together
 from pmmo.systems import Batch, Sizes, System
 from pmmo.training import build_system
 
@@ -60,12 +60,8 @@ def compiled(case: Case) -> Contender:
 def together(case: Case) -> Contender:
     """The cycles of PM+MO in one batched model."""
     settings, device = case.settings, torch.device(case.device)
-    streams, systems = Streams(device), []
-    for _ in range(settings.cycles):
-        systems.append(build_system(settings, sizes(case)).to(device))
-        streams.add()
-    body = build_system(settings, sizes(case)).to(device)
-    stack(body, systems, streams)
+    build = partial(build_system, settings, sizes(case))
+    body, _ = build_together(build, range(settings.cycles), device)
     return replace(contender(body), cycles=settings.cycles, evaluate=None)
 
 
