@@ -131,8 +131,10 @@ def uniform_source(like: Tensor) -> Callable[[Tensor], Tensor]:
 
     def fill(u: Tensor) -> Tensor:
         words = bits.random_raw((u.numel() + 1) // 2).view(np.int32)[: u.numel()]
-        odd = torch.from_numpy(words).bitwise_or_(1)
-        return u.copy_(odd).mul_(2.0**-31)
+        # by numpy's one thread: random_raw waits for words that another core has touched
+        np.bitwise_or(words, 1, out=words)
+        np.copyto(u.numpy(), words, casting="unsafe")
+        return u.mul_(2.0**-31)
 
     return fill
 

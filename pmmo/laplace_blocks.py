@@ -79,7 +79,10 @@ def draw_block(
             sums["pull"] = [u.sign_().sum(-1)]
     if wanted.penalty is not None:
         power, on_scale = wanted.penalty
-        sums["penalty"] = [powers(v, power, x) for v in ((loc, b) if on_scale else (loc,))]
+        torch.abs(loc, out=x) if power == 1 else torch.square(loc, out=x)
+        if on_scale:
+            x.add_(b) if power == 1 else x.addcmul_(b, b)
+        sums["penalty"] = [x.sum(-1)]
     return sums
 
 
@@ -161,10 +164,3 @@ def decay(loc: Tensor, m: Tensor, b: Tensor, *, difference: Tensor, a: Tensor, e
     torch.sub(loc, m, out=difference)
     torch.abs(difference, out=a)
     exp(torch.div(a, b, out=e), out=e, sign=-1)
-
-
-def powers(values: Tensor, power: int, scratch: Tensor) -> Tensor:
-    """Sum of |v| or v^2."""
-    return (
-        torch.abs(values, out=scratch) if power == 1 else torch.square(values, out=scratch)
-    ).sum(-1)
