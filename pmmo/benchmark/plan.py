@@ -36,7 +36,7 @@ class Plan:
     wide: int = 3000
     narrow: int = 1024
     base: int = 512  # the GMU's
-    rounds: int = 7
+    rounds: int = 13
     guest_rounds: int = 4
     threads: int = 2  # of the group that shows how threads scale; 1: no such group
     budget_seconds: float = 510.0  # no new round or guest begins after it
