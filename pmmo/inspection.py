@@ -15,6 +15,7 @@ import gc
 import io
 import json
 import os
+from functools import cache
 from typing import BinaryIO
 
 import h5py
@@ -204,8 +205,12 @@ def limit_process(memory: int, seconds: int) -> None:
             resource.setrlimit(getattr(resource, name), (value, value))
 
 
+@cache
 def rehearse() -> None:
-    """Look into a file in memory, so that all code is loaded before files are out of reach."""
+    """Look into a file of our own in memory, so that all code is loaded: a child can open no file.
+
+    Once per process: children inherit what it has loaded.
+    """
     with h5py.File("rehearsal", "w", driver="core", backing_store=False) as file:
         file["genres"] = np.zeros((1, 1), "<i4")
         file["imdb_ids"] = np.array([b"tt1"])
@@ -240,7 +245,6 @@ def main(hears: int, says: int, size: int, memory: int, seconds: int) -> None:
         gc.disable()  # what the parent has thrown away is not to be cleaned up here as well
         close_all_but(hears, says)
         with open(hears, "rb") as told, open(says, "wb") as asked:
-            rehearse()
             limit_process(memory, seconds)
             look(told, asked, size, memory)
         code = 0

@@ -37,6 +37,7 @@ def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -
     or ask for too much.
     """
     check_signature(source)
+    inspection.rehearse()
     (asked, child_says), (child_hears, told) = os.pipe(), os.pipe()
     limits = (memory, math.floor(seconds) + 1)
     child = FORK.Process(
