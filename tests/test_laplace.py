@@ -201,7 +201,7 @@ def test_random_bits_of_zero_give_a_finite_draw(monkeypatch):
 )
 def test_terms_evaluated_along_with_a_draw(monkeypatch, dtype, rtol, closed_form, learned, penalty):
     """Each term and each of its gradients, block by block, against torch's own Laplace."""
-    # of 20 weights: two whole blocks and a part
+    # of 20 weights: two or three whole blocks and a part
     monkeypatch.setattr(module, "DRAW_BLOCK", 7)
     monkeypatch.setattr(module, "GRADIENT_BLOCK", 6)
     loc, log_scale = (leaf(v.to(dtype)) for v in parameters((4, 5), 0))

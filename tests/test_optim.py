@@ -45,7 +45,9 @@ def test_gradients_must_come_together():
 
 @pytest.mark.parametrize("closed_form", [False, True])
 def test_deferred_gradients_take_the_steps_of_full_ones(monkeypatch, closed_form):
-    monkeypatch.setattr(laplace, "GRADIENT_BLOCK", 5)  # of 12 weights: two whole blocks and a part
+    # of 12 weights: two whole blocks and a part
+    monkeypatch.setattr(laplace, "DRAW_BLOCK", 5)
+    monkeypatch.setattr(laplace, "GRADIENT_BLOCK", 5)
 
     def train(defer):
         loc, log_scale = (nn.Parameter(v) for v in start(0)[:1] * 2)
