@@ -191,7 +191,7 @@ class Course:
         }
         for suffix, score in (("", scores), ("_per_genre", genre_scores)):
             for name in ("dev", "test"):
-                genres = self.splits[name].genres
+                genres = self.splits[name].genres.cpu()
                 summary[name + suffix] = score(predictions[name], genres, self.settings.threshold)
         return Cycle(
             summary=summary,
