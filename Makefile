@@ -20,7 +20,7 @@ test: $(READY)
 	python -m pytest --cov --cov-fail-under=90
 
 test-ray: $(RAY_READY)
-	python -m pytest tests/test_engine.py tests/test_grid.py tests/test_ray.py
+	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py
 
 bench: $(READY) $(PEERS)
 	python -m pmmo.benchmark $(BENCH)

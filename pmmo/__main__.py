@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.core.errors import PmmoError
 
 
 def show_params(row: str | None) -> str:
@@ -33,7 +33,7 @@ def show_params(row: str | None) -> str:
 
 
 def watch_row(row: str | None) -> str:
-    from pmmo.watch import watch
+    from pmmo.commands.watch import watch
 
     return watch(row)
 
@@ -42,7 +42,7 @@ def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
     # before torch is loaded: threads that spin while they wait slow each other down by a hundred
     # times on a machine that has other work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from pmmo.prediction import predict_file
+    from pmmo.own_movies.predict import predict_file
 
     return predict_file(model, movies, output, **options)
 
@@ -52,13 +52,13 @@ def import_movies(table: Path, output: Path, **options: object) -> str:
         raise PmmoError(
             "tables are read by pyarrow, which is missing: pip install -r requirements.txt"
         )
-    from pmmo.importing import import_table
+    from pmmo.own_movies.import_table import import_table
 
     return import_table(table, output, **options)
 
 
 def grid(jobs: int) -> str:
-    from pmmo.grid import run_grid
+    from pmmo.commands.grid import run_grid
 
     return run_grid(jobs)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from pmmo.engine import Engine
-from pmmo.errors import PmmoError
-from pmmo.settings import SYSTEMS, Rule, Settings, check_value, tunable
+from pmmo.config.engine import Engine
+from pmmo.config.settings import SYSTEMS, Rule, Settings, check_value, tunable
+from pmmo.core.errors import PmmoError
 
 SCALES = ("demo", "paper")
 WIDTHS = ("wide", "narrow", "base")

@@ -25,10 +25,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from pmmo.metrics import f1_per_genre, f1_scores
-from pmmo.mmimdb_facts import GENRE_COUNTS, GENRES, ROWS
-from pmmo.paper import AREVALO_WEIGHTED
-from pmmo.synthetic import IMAGE_STRENGTH, TEXT_STRENGTH
+from pmmo.analysis.metrics import f1_per_genre, f1_scores
+from pmmo.fetching.synthetic import IMAGE_STRENGTH, TEXT_STRENGTH
+from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, ROWS
+from pmmo.published.paper import AREVALO_WEIGHTED
 
 LIFT_PAIRS = (
     ("Drama", "Romance"),
@@ -44,7 +44,7 @@ LIFT_PAIRS = (
     ("Horror", "Romance"),
 )
 GENERATE = (
-    "import sys; from pathlib import Path; from pmmo.synthetic import write_synthetic;"
+    "import sys; from pathlib import Path; from pmmo.fetching.synthetic import write_synthetic;"
     "write_synthetic(Path(sys.argv[1]), rows=int(sys.argv[2]), seed=int(sys.argv[3]))"
 )
 

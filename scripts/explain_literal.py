@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch.distributions import kl_divergence
 
-from pmmo.evaluation import predict, scores
-from pmmo.mmimdb_facts import GENRE_COUNTS, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
-from pmmo.modules import evaluation_mode, layer_shapes
-from pmmo.objectives import log_likelihood
-from pmmo.systems import Batch, System
+from pmmo.model.networks import evaluation_mode, layer_shapes
+from pmmo.model.objectives import log_likelihood
+from pmmo.model.systems import Batch, System
+from pmmo.published.mmimdb import GENRE_COUNTS, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
+from pmmo.training.evaluation import predict, scores
 from scripts.probe import LAYERS, arguments, begin, load, row, table, traces, train
 
 READINGS = {

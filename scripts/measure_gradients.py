@@ -11,8 +11,8 @@ the variance over the draws.
 import torch
 from torch import Tensor
 
-from pmmo.objectives import closed_form_kl, kl_temperature, log_likelihood, sampled_kl
-from pmmo.systems import Batch, System
+from pmmo.model.objectives import closed_form_kl, kl_temperature, log_likelihood, sampled_kl
+from pmmo.model.systems import Batch, System
 from scripts.probe import arguments, begin, learned, load, module_a, row, table, traces, train
 
 KINDS = {"loc": "location", "log_scale": "log-scale"}

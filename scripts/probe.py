@@ -9,13 +9,14 @@ import torch
 import yaml
 from torch import Tensor
 
-from pmmo.data import load_movies
-from pmmo.layout import SPLITS
+from pmmo.config.settings import Settings
+from pmmo.core.names import SPLITS
+from pmmo.data.movies import load_movies
+from pmmo.model.build import build_system
+from pmmo.model.systems import Batch, System
+from pmmo.model.variational import BayesianFusion
 from pmmo.params import load_params
-from pmmo.settings import Settings
-from pmmo.systems import Batch, System
-from pmmo.training import build_system, sizes_of, train_epoch
-from pmmo.variational import BayesianFusion
+from pmmo.training.loop import sizes_of, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("text", "image", "gate")

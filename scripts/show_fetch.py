@@ -23,7 +23,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pmmo.layout import COLUMNS, split_rows
+from pmmo.hdf5.layout import COLUMNS
+from pmmo.hdf5.writer import split_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, GENRES = 25_959, 23
@@ -42,7 +43,7 @@ print(int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) *
 FETCH = """
 import sys
 from pathlib import Path
-from pmmo.fetch import fetch
+from pmmo.fetching.fetch import fetch
 url, target, work = sys.argv[1:]
 fetch(Path(target), source=url, memory_limit_gb=4.0, work=Path(work))
 """

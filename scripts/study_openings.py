@@ -20,16 +20,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from pmmo.cycles import Splits, cycle_key, run_cycles
-from pmmo.device import choose_device, prepare_process
-from pmmo.drawing import BLUE, GREY, INK, ORANGE, STYLE
-from pmmo.errors import PmmoError
-from pmmo.extract import extract
-from pmmo.fetch import fetch
+from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
+from pmmo.core.writing import write_text
+from pmmo.data.extract import extract
+from pmmo.fetching.fetch import fetch
 from pmmo.params import load_params
-from pmmo.runs import load_splits, number_of_workers
-from pmmo.settings import Settings
-from pmmo.writing import write_text
+from pmmo.reporting.style import BLUE, GREY, INK, ORANGE, STYLE
+from pmmo.training.cycle_store import cycle_key
+from pmmo.training.cycles import Splits, run_cycles
+from pmmo.training.device import choose_device, prepare_process
+from pmmo.training.variant import load_splits, number_of_workers
 
 WORK = Path(".work/study")
 SEEDS = 3

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import yaml
 
-from pmmo import grid
-from pmmo.engine import VARIABLE
-from pmmo.ray_engine import import_ray
+from pmmo.commands import grid
+from pmmo.config.engine import VARIABLE
+from pmmo.training.ray_tasks import import_ray
 
 ROOT = Path(__file__).parents[1]
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 300 << 20}

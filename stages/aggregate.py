@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from pmmo.aggregation import aggregate, check_scores, curve_table, metrics, score_table
-from pmmo.beyond import beyond
-from pmmo.claims import as_metrics, judge_all
-from pmmo.errors import PmmoError, stop
-from pmmo.evidence import Evidence
-from pmmo.results import read_movies, read_runs
-from pmmo.writing import write_json, write_text
+from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
+from pmmo.analysis.claims import as_metrics, judge_all
+from pmmo.analysis.comparisons import Evidence
+from pmmo.analysis.post_hoc import beyond
+from pmmo.analysis.run_reader import read_movies, read_runs
+from pmmo.core import stage
+from pmmo.core.writing import write_json, write_text
 
 
 def main(root: Path = Path()) -> None:
@@ -34,7 +34,4 @@ def main(root: Path = Path()) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("aggregate", error)
+    stage.run("aggregate", main)

@@ -1,11 +1,11 @@
 """Stage `experiment`: the system under study -> runs/experiment and its metrics for DVC."""
 
-import sys
 from pathlib import Path
 
-from pmmo.engine import load_engine
-from pmmo.errors import PmmoError, stop
-from pmmo.runs import train_row, write_experiment
+from pmmo.config.engine import load_engine
+from pmmo.core.stage import run
+from pmmo.training.run_folder import write_experiment
+from pmmo.training.variant import train_row
 
 
 def main() -> None:
@@ -16,11 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("experiment", error)
-    except KeyboardInterrupt:
-        sys.exit(
-            "experiment: interrupted; finished cycles are kept, `dvc repro` goes on from there"
-        )
+    run("experiment", main)

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from pmmo.errors import PmmoError, stop
-from pmmo.extract import extract
+from pmmo.core.stage import run
+from pmmo.data.extract import extract
 
 
 def main() -> None:
@@ -18,7 +18,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("extract", error)
+    run("extract", main)

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from pmmo.errors import PmmoError, stop
-from pmmo.fetch import fetch
-from pmmo.writing import write_json
+from pmmo.core.stage import run
+from pmmo.core.writing import write_json
+from pmmo.fetching.fetch import fetch
 
 
 def main() -> None:
@@ -16,7 +16,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("fetch", error)
+    run("fetch", main)

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-from pmmo.errors import PmmoError, stop
-from pmmo.figures import FIGURES, render
-from pmmo.formats import to_csv, to_latex, to_markdown
-from pmmo.page import render_page, revision
-from pmmo.tables import TABLES
-from pmmo.writing import write_bytes, write_text
+from pmmo.core.errors import PmmoError
+from pmmo.core.stage import run
+from pmmo.core.writing import write_bytes, write_text
+from pmmo.reporting.figures import FIGURES, render
+from pmmo.reporting.formats import to_csv, to_latex, to_markdown
+from pmmo.reporting.page import render_page, revision
+from pmmo.reporting.tables import TABLES
 
 
 def main(root: Path = Path()) -> None:
@@ -33,7 +34,4 @@ def main(root: Path = Path()) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("report", error)
+    run("report", main)

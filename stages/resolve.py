@@ -8,14 +8,18 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from pmmo.errors import PmmoError, stop
+from pmmo.config.settings import save_settings
+from pmmo.core.errors import PmmoError
+from pmmo.core.stage import run
+from pmmo.core.writing import write_json
 from pmmo.params import load_params
-from pmmo.settings import save_settings
-from pmmo.writing import write_json
 
 
 def main() -> None:
-    params = load_params()
+    try:
+        params = load_params()
+    except PmmoError as error:
+        raise PmmoError(f"{error}\nNothing was trained.") from None
     folder = Path("settings")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -29,7 +33,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PmmoError as error:
-        stop("resolve", PmmoError(f"{error}\nNothing was trained."))
+    run("resolve", main)

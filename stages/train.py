@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from pmmo.engine import load_engine
-from pmmo.errors import PmmoError, stop
-from pmmo.runs import train_row
+from pmmo.config.engine import load_engine
+from pmmo.core.stage import run
+from pmmo.training.variant import train_row
 
 
 def main(row: str) -> None:
@@ -14,9 +14,4 @@ def main(row: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except PmmoError as error:
-        stop("train", error)
-    except KeyboardInterrupt:
-        sys.exit("train: interrupted; finished cycles are kept, `dvc repro` goes on from there")
+    run("train", main, *sys.argv[1:])

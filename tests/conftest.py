@@ -26,7 +26,7 @@ def clone(tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _live_curves_elsewhere(tmp_path_factory, monkeypatch):
     """Training in a test writes no live curves into the working tree."""
-    monkeypatch.setattr("pmmo.monitor.LIVE", tmp_path_factory.getbasetemp() / "live")
+    monkeypatch.setattr("pmmo.core.progress.LIVE", tmp_path_factory.getbasetemp() / "live")
 
 
 def pytest_collection_modifyitems(config, items) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from pmmo.metrics import f1_per_genre, f1_scores
-from pmmo.mmimdb_facts import GENRE_COUNTS
-from pmmo.paper import ROWS
-from pmmo.results import CURVES
+from pmmo.analysis.metrics import f1_per_genre, f1_scores
+from pmmo.core.names import CURVES
+from pmmo.published.mmimdb import GENRE_COUNTS
+from pmmo.published.paper import ROWS
 
 OTHER_ROWS = {
     "gmu-unregularised": "GMU without regularisation",

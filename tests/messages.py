@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pmmo.errors import PmmoError
+from pmmo.core.errors import PmmoError
 
 ROOT = Path(__file__).parent.parent
 ERRORS = {"PmmoError", "BadFile", "Refusal", "Unusable", "WrongHash", "Fault"}
@@ -41,7 +41,7 @@ def pattern(message: str) -> re.Pattern:
 
 def in_code() -> Iterator[tuple[str, str]]:
     """(place, text) of each message that the code makes, `…` for what is filled in."""
-    for path in sorted([*(ROOT / "pmmo").glob("*.py"), *(ROOT / "stages").glob("*.py")]):
+    for path in sorted([*(ROOT / "pmmo").rglob("*.py"), *(ROOT / "stages").glob("*.py")]):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue

@@ -10,7 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pmmo.layout import COLUMNS, split_rows, write_movies
+from pmmo.hdf5.layout import COLUMNS
+from pmmo.hdf5.writer import split_rows, write_movies
 
 ROWS, TEXT, IMAGE = 60, 8, 16
 NAMES = ("Drama", "Comedy", "Sci-Fi")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pmmo.synthetic import write_synthetic
+from pmmo.fetching.synthetic import write_synthetic
 from tests.clone import ROOT, environment, run, wait_for_queue
 
 pytestmark = pytest.mark.timeout(900)
@@ -33,10 +33,10 @@ STAND_INS = {
     ),
     # returns before the experiments are done, which later commands need
     "dvc queue start": WAIT,
-    # the cluster's engine changes nothing else of the command; tests/test_ray.py has a cluster
+    # the cluster's engine changes nothing else of the command; test_ray.py has a cluster
     "PMMO_ENGINE=ray python -m pmmo grid -j 3": "PMMO_ENGINE=local python -m pmmo grid -j 3",
 }
-A_CLUSTER = "Ray is optional; tests/test_ray.py starts and stops two nodes where it is installed"
+A_CLUSTER = "Ray is optional; test_ray.py starts and stops two nodes where it is installed"
 NOT_RUN = {  # command -> why no test can run it
     "pip install -r requirements-ray.txt": "a test installs nothing",
     "ray start --head --disable-usage-stats": A_CLUSTER,

@@ -13,7 +13,7 @@ ELSEWHERE = {
     "This ran in a copy": "test_experiments.py",
     "Nothing was trained": "test_end_to_end.py",
     "another fetch uses …; waiting": "test_fetch_resume.py",
-    "interrupted; finished cycles are kept": "test_training.py",
+    "interrupted; finished work is kept": "test_training.py",
     "interrupted; all stages are stopped": "test_grid.py",
     "interrupted; nothing was written": "test_main.py",
 }
@@ -47,7 +47,7 @@ def test_no_message_is_listed_twice():
 @pytest.mark.parametrize(("message", "name"), [*ELSEWHERE.items(), *OPTIONAL.items()])
 def test_a_message_met_elsewhere_is_looked_for_there(message, name):
     assert message in listed()
-    found = texts(Path(__file__).with_name(name))
+    found = texts(next(Path(__file__).parent.rglob(name)))
     assert any(pattern(message).search(text) for text in found)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from file_server import FileServer
 
-from pmmo.synthetic import write_synthetic
+from pmmo.fetching.synthetic import write_synthetic
 from tests.clone import environment, run, wait_for_queue
+from tests.file_server import FileServer
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pmmo.paper import TABLE2
 from pmmo.params import load_params
+from pmmo.published.paper import TABLE2
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/fidelity.md").read_text()
@@ -109,7 +109,7 @@ def test_departures_are_numbered_without_gaps_and_each_is_explained():
 
 def test_the_code_cites_every_departure_and_no_other():
     table = {int(n) for n in re.findall(r"^\| D(\d+) \|", PAGE, re.MULTILINE)}
-    sources = [*(ROOT / "pmmo").glob("*.py"), *(ROOT / "stages").glob("*.py")]
+    sources = [*(ROOT / "pmmo").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
     cited = set().union(*(departures(p.read_text()) for p in [*sources, ROOT / "params.yaml"]))
     assert cited == table
     sentences = PAGE[: PAGE.index("## The departures")]
@@ -117,7 +117,7 @@ def test_the_code_cites_every_departure_and_no_other():
 
 
 def test_claims_that_the_page_names_are_judged():
-    from pmmo.claims import CLAIMS
+    from pmmo.analysis.claims import CLAIMS
 
     known = {claim.key for claim in CLAIMS}
     named = set()

@@ -12,9 +12,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmmo.errors import PmmoError, show_as_changed
+from pmmo.config.settings import Rule, Settings, load_settings, save_settings, tunable
+from pmmo.core.errors import PmmoError
+from pmmo.core.stage import show_as_changed
 from pmmo.params import load_params
-from pmmo.settings import Rule, Settings, load_settings, save_settings, tunable
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -13,9 +13,9 @@ from pmmo.benchmark.plan import Plan, groups
 from pmmo.benchmark.scaling import Sweep, scaling
 from pmmo.benchmark.scaling_figure import write_figure
 from pmmo.benchmark.tables import write
-from pmmo.device import choose_device
-from pmmo.errors import PmmoError
-from pmmo.settings import Settings
+from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
+from pmmo.training.device import choose_device
 
 QUICK = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from pmmo.config.settings import Settings
 from pmmo.params import resolve_row
-from pmmo.settings import Settings
 
 PHASES = ("data", "draw", "forward", "backward", "KL", "update")
 

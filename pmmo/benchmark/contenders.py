@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-import pmmo.systems
 from pmmo.benchmark.cases import Case
-from pmmo.evaluation import predict, scores
-from pmmo.plain import PlainPmmo
-from pmmo.stacking import build_together
-from pmmo.systems import Batch, Sizes, System
-from pmmo.training import build_system
+from pmmo.benchmark.plain import PlainPmmo
+from pmmo.model import systems
+from pmmo.model.build import build_system
+from pmmo.model.systems import Batch, Sizes, System
+from pmmo.training.evaluation import predict, scores
+from pmmo.training.stacking import build_together
 
 Calls = tuple[tuple[object, str, str], ...]
 
@@ -75,8 +75,8 @@ def contender(system: System) -> Contender:
     if system.settings.system == "pmmo":
         calls += (
             (system.fusion.guide, "forward", "draw"),
-            (pmmo.systems.KL_TERMS, system.settings.elbo, "KL"),
-            (pmmo.systems, "penalty", "KL"),
+            (systems.KL_TERMS, system.settings.elbo, "KL"),
+            (systems, "penalty", "KL"),
         )
 
     def evaluate(movies: Batch) -> dict[str, float]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from pmmo.device import cpu_name
+from pmmo.training.hardware import cpu_name
 
 PACKAGES = (
     *("torch", "pyro-ppl", "numpy"),
@@ -45,7 +45,7 @@ def is_busy(about: Mapping[str, object]) -> bool:
 def start_up() -> float:
     """Seconds until a training stage could read its movies: Python, imports, process settings."""
     code = (
-        "import torch, pmmo.runs; from pmmo.device import prepare_process; "
+        "import torch, pmmo.runs; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
     )
     seconds = []

@@ -9,7 +9,7 @@ from statistics import median
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.plan import PEERS, VARIANTS, Group
 from pmmo.benchmark.workers import NotMeasured, Worker, take_turns
-from pmmo.errors import PmmoError
+from pmmo.core.errors import PmmoError
 
 PHASE_ROUNDS = 3
 Say = Callable[[str], None]

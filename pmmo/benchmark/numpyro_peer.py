@@ -16,7 +16,7 @@ from torch import Tensor, from_numpy
 
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.contenders import Contender
-from pmmo.systems import Batch
+from pmmo.model.systems import Batch
 
 
 def linear_parameters(name: str, inputs: int, outputs: int) -> tuple[Array, Array]:

@@ -13,8 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.contenders import Contender
-from pmmo.plain import classifier
-from pmmo.systems import Batch
+from pmmo.benchmark.plain import classifier
+from pmmo.model.systems import Batch
 
 Layer = Callable[[int, int], nn.Module]  # (inputs, outputs)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pmmo.benchmark.cases import Case, Shape, at_width
-from pmmo.settings import PRECISIONS, Settings
+from pmmo.config.settings import PRECISIONS, Settings
 
 PUBLISHED = Shape()
 VARIANTS = ("compiled", "together", "together-compiled")  # of PM+MO's evaluation

@@ -15,10 +15,10 @@ from pmmo.benchmark.bound import Bound
 from pmmo.benchmark.cases import PHASES, Case
 from pmmo.benchmark.contenders import Contender
 from pmmo.benchmark.stopwatch import Stopwatch, timed
-from pmmo.device import choose_device, prepare_process
-from pmmo.errors import PmmoError
-from pmmo.systems import Batch
-from pmmo.training import GLANCE, together
+from pmmo.core.errors import PmmoError
+from pmmo.model.systems import Batch
+from pmmo.training.device import choose_device, prepare_process
+from pmmo.training.loop import GLANCE, together
 
 TURN_SECONDS = 0.4  # a turn takes at least about this long: steps are repeated to fill it
 MOST_STEPS = 40
@@ -51,7 +51,7 @@ def prepare(case: Case) -> dict[str, object]:
     """Threads and precision of this process; what was chosen.
 
     Every contender but `tutorial` gets what the training stage gets: matrix products, allocator and
-    denormals as `pmmo.device` sets them, and Pyro's validation off.
+    denormals as `pmmo.training.loop.device` sets them, and Pyro's validation off.
     """
     if case.contender == "tutorial":
         pyro.enable_validation(True)  # Pyro's default

@@ -23,8 +23,8 @@ from pmmo.benchmark.cases import Case, Shape, at_width
 from pmmo.benchmark.measure import Say
 from pmmo.benchmark.plan import PUBLISHED
 from pmmo.benchmark.workers import Worker, take_turns
-from pmmo.errors import PmmoError
-from pmmo.settings import Settings
+from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
 
 COLUMNS = ("axis", "value", "what", "quantity", "time", "peak_gb")
 SAMPLE_SECONDS = 0.02  # between two looks at the memory of the cycles' processes
@@ -149,8 +149,8 @@ def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> N
     import torch
 
     from pmmo.benchmark.runner import movies
-    from pmmo.cycles import run_cycles
-    from pmmo.device import prepare_process
+    from pmmo.training.cycles import run_cycles
+    from pmmo.training.device import prepare_process
 
     prepare_process(torch.device("cpu"))
     train = movies(Case("pmmo", settings, shape))

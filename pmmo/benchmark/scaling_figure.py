@@ -12,9 +12,19 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.plan import LABELS
-from pmmo.drawing import BLUE, GREEN, GREY, INK, ORANGE, PNG_DPI, RED, STYLE
-from pmmo.figures import smaller_png, smaller_svg
-from pmmo.writing import write_bytes, write_text
+from pmmo.core.writing import write_bytes, write_text
+from pmmo.reporting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PNG_DPI,
+    RED,
+    STYLE,
+    smaller_png,
+    smaller_svg,
+)
 
 AXES = {
     "rows": "Training movies",

@@ -11,9 +11,9 @@ from pmmo.benchmark.goals import Goal, goals
 from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, Plan
-from pmmo.formats import number
-from pmmo.training import GLANCE
-from pmmo.writing import write_json, write_text
+from pmmo.core.writing import write_json, write_text
+from pmmo.reporting.formats import number
+from pmmo.training.loop import GLANCE
 
 HEADER = (
     *("Step", "Width", "Mode", "ms per step", "min–max", "s per epoch", "ratio"),
@@ -31,8 +31,9 @@ NOTES = """\
   *update*. They have rounds of their own: their sum is about the step.
 - **Hardware bound**: the time of PM+MO's matrix products, each alone at its own shape, plus its
   other memory traffic at the measured bandwidth; `pmmo/benchmark/bound.py` has formula and counts.
-- **Plain Pyro step**: `pmmo/plain.py`, in a process prepared as training's is (allocator, matrix
-  products, validation off). *Unprepared process*: the same code as a tutorial's reader runs it.
+- **Plain Pyro step**: `pmmo/benchmark/plain.py`, in a process prepared as training's is (allocator,
+  matrix products, validation off). *Unprepared process*: the same code as a tutorial's reader runs
+  it.
 - **Deterministic step**: M+MO, the same networks without posterior.
 - **Peers** have Gaussian posteriors and no penalty; their Adam is torch's fused kernel. NumPyro's
   step has Laplace weights and is compiled whole.
@@ -128,7 +129,7 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
         f"- python {about['python']}, {versions}.",
         f"- Precision float32, torch's matmul precision: {', '.join(matmul)} "
         f"(PM+MO: {first.facts['matmul']}). Allocator: glibc keeps freed blocks (mallopt, "
-        f"`pmmo/device.py`); transparent huge pages: {about['huge_pages']}, "
+        f"`pmmo/training/device.py`); transparent huge pages: {about['huge_pages']}, "
         f"THP_MEM_ALLOC_ENABLE {first.facts['thp_alloc']}.",
     ]
 

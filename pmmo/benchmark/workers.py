@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from pmmo.benchmark.cases import Case
-from pmmo.errors import PmmoError
+from pmmo.core.errors import PmmoError
 
 START_SECONDS = 300  # building, compiling and warming up
 
@@ -24,7 +24,7 @@ class NotMeasured(PmmoError):
 def serve(pipe: Connection, case: Case) -> None:
     """The child: build, then answer "seconds", "phases" and "finish" until told to stop."""
     confine(case.threads)
-    from pmmo.benchmark.runner import Runner  # torch and jax read the environment on import
+    from pmmo.benchmark.runner import Runner
 
     try:
         runner = Runner(case)

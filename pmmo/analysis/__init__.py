@@ -1,0 +1,1 @@
+"""Means over cycles, intervals, claims, calibration: runs/ to reports/numbers.json."""

@@ -1,0 +1,179 @@
+"""Finished runs and the extracted movies, read from disk into frozen values.
+
+Shapes: N movies of a split, G genres. A run is one variant, with one entry per cycle.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from pmmo.core.errors import PmmoError
+from pmmo.core.names import AVERAGES, CURVES
+
+
+@dataclass(frozen=True)
+class Movies:
+    """The true labels and where the data came from."""
+
+    genres: tuple[str, ...]
+    splits: Mapping[str, tuple[int, int]]  # split -> [start, stop)
+    labels: np.ndarray  # (all movies, G) 0/1
+    provenance: Mapping[str, object]
+    nan_text: Mapping[str, object]
+    unlabelled: int
+
+    def truth(self, split: str) -> np.ndarray:
+        """(N, G) labels of one split."""
+        return self.labels[slice(*self.splits[split])]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One cycle of training and testing, as its training stage scored it."""
+
+    cycle: int
+    seed: int
+    best_epoch: int  # counted from 1
+    dev: Mapping[str, float]  # average -> F1
+    test: Mapping[str, float]
+    dev_per_genre: tuple[float, ...]
+    test_per_genre: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant: settings, scores of its cycles, learning curves and hardware."""
+
+    name: str
+    label: str
+    folder: Path
+    settings: Mapping[str, object]
+    rows: Mapping[str, int]
+    parameters: int
+    random_weights: int
+    cycles: tuple[Cycle, ...]
+    curves: pd.DataFrame  # cycle, epoch, then CURVES
+    environment: Mapping[str, object]
+
+    @property
+    def threshold(self) -> float:
+        """Probability above which a genre is assigned."""
+        return float(self.settings["threshold"])
+
+    def predictions(self, key: str) -> np.ndarray | None:
+        """Probabilities `key` of every cycle, (cycles, N, G), or None where it has none."""
+        found = [self._prediction(cycle.cycle, key) for cycle in self.cycles]
+        missing = [array is None for array in found]
+        if all(missing):
+            return None
+        if any(missing):
+            raise PmmoError(
+                f"{self.folder}: only some cycles have the predictions {key!r}. "
+                f"Train the row again: dvc repro -f train@{self.name}"
+            )
+        return np.stack(found)
+
+    def _prediction(self, cycle: int, key: str) -> np.ndarray | None:
+        path = self.folder / f"predictions-{cycle}.safetensors"
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise unreadable(path, self.name, error) from error
+
+
+def unreadable(path: Path, variant: str, reason: object) -> PmmoError:
+    """The error for a missing or damaged file of a run."""
+    return PmmoError(
+        f"{path}: cannot be read ({reason}). "
+        f"Train the row again (dvc repro -f train@{variant}) or remove it from params.yaml."
+    )
+
+
+def read_movies(folder: Path) -> Movies:
+    """The movies that `extract` wrote to `folder` (movies.json, genres.safetensors)."""
+    try:
+        facts = json.loads((folder / "movies.json").read_text())
+        labels = load_file(folder / "genres.safetensors")["genres"]
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise PmmoError(f"{folder}: no readable movies ({error}). Run dvc repro extract.") from None
+    return Movies(
+        genres=tuple(facts["genres"]),
+        splits={name: (bounds[0], bounds[1]) for name, bounds in facts["splits"].items()},
+        labels=labels,
+        provenance=facts["provenance"],
+        nan_text=facts["nan_text"],
+        unlabelled=facts["unlabelled"],
+    )
+
+
+def read_run(folder: Path, name: str, label: str) -> Run:
+    """One variant's folder."""
+    try:
+        settings, summary, environment = (
+            json.loads((folder / f"{stem}.json").read_text())
+            for stem in ("settings", "summary", "environment")
+        )
+        curves = pd.read_csv(folder / "curves.csv")
+    except (OSError, ValueError) as error:
+        raise unreadable(folder, name, error) from error
+    absent = [column for column in ("cycle", "epoch", *CURVES) if column not in curves]
+    if absent:
+        raise unreadable(folder / "curves.csv", name, f"no column {', '.join(absent)}")
+    return Run(
+        name=name,
+        label=label,
+        folder=folder,
+        settings=settings,
+        rows=summary["rows"],
+        parameters=summary["parameters"],
+        random_weights=summary["random_weights"],
+        cycles=tuple(read_cycle(entry) for entry in summary["cycles"]),
+        curves=curves,
+        environment=environment,
+    )
+
+
+def read_cycle(entry: Mapping) -> Cycle:
+    """One entry of summary.json's `cycles`."""
+    return Cycle(
+        cycle=entry["cycle"],
+        seed=entry["seed"],
+        best_epoch=entry["best_epoch"],
+        dev={average: entry["dev"][average] for average in AVERAGES},
+        test={average: entry["test"][average] for average in AVERAGES},
+        dev_per_genre=tuple(entry["dev_per_genre"]),
+        test_per_genre=tuple(entry["test_per_genre"]),
+    )
+
+
+def read_runs(folder: Path, variants: Sequence[tuple[str, str]]) -> dict[str, Run]:
+    """The runs of the (name, label) pairs, in their order; other folders are not opened."""
+    if not variants:
+        raise PmmoError("params.yaml: `variants` names no row, so there is nothing to report.")
+    runs = {name: read_run(folder / name, name, label) for name, label in variants}
+    check_pairing(runs)
+    return runs
+
+
+def check_pairing(runs: Mapping[str, Run]) -> None:
+    """Raise unless cycle k has one seed and every run the same movies: differences are paired."""
+    first = next(iter(runs.values()), None)
+    for run in runs.values():
+        if run.rows != first.rows:
+            raise PmmoError(
+                f"{run.folder}: {dict(run.rows)} movies, but {first.name} has {dict(first.rows)}; "
+                f"rows trained on different data cannot be compared. Run dvc repro."
+            )
+        if [c.seed for c in run.cycles] != [c.seed for c in first.cycles]:
+            raise PmmoError(
+                f"{run.folder}: other seeds or another number of cycles than {first.name}; "
+                f"differences are paired by cycle. Give both rows the same seed and cycles "
+                f"in params.yaml."
+            )

@@ -1,0 +1,1 @@
+"""Commands of `python -m pmmo` that run or watch the pipeline."""

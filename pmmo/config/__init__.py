@@ -1,0 +1,1 @@
+"""Validated settings of a variant and of the engine."""

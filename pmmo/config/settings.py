@@ -1,0 +1,176 @@
+"""The resolved settings of one row: a frozen dataclass that refuses nonsense.
+
+`pmmo.params` resolves params.yaml into these; the training stage reads them back from JSON.
+"""
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pmmo.core.errors import PmmoError
+
+SYSTEMS = ("pmmo", "mmo", "gmu", "released")
+ELBOS = ("v1", "v2", "kl")
+PENALTIES = ("none", "l1", "l2")
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value may be: one of `choices`, or a number of `kind` within the bounds."""
+
+    choices: tuple[Any, ...] = ()
+    kind: type | None = None
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # exclusive lower bound
+    below: float | None = None  # exclusive upper bound
+
+    def allows(self, value: Any) -> bool:
+        for choice in self.choices:
+            if type(value) is type(choice) and value == choice:
+                return True
+        if self.kind is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+            return False
+        if self.kind is int and not isinstance(value, int):
+            return False
+        return (
+            value == value  # not NaN
+            and abs(value) != float("inf")
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = ["true" if c is True else "false" if c is False else str(c) for c in self.choices]
+        if self.kind is not None:
+            number = "a whole number" if self.kind is int else "a number"
+            bounds = [
+                f"{sign} {bound:g}"
+                for sign, bound in (
+                    (">=", self.low),
+                    (">", self.above),
+                    ("<=", self.high),
+                    ("<", self.below),
+                )
+                if bound is not None
+            ]
+            words.append(" ".join([number, " and ".join(bounds)]).strip())
+        return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]
+
+
+ALL = SYSTEMS
+FUSED = ("pmmo", "mmo")  # two modules, two objectives
+OURS = ("pmmo", "mmo", "gmu")
+TRUTH = (True, False)
+
+
+def setting(rule: Rule, systems: tuple[str, ...]) -> Any:
+    """A field that only the named systems have; None for the others."""
+    return field(default=None, metadata={"rule": rule, "systems": systems})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One row of a table, or the system under study. Every field is documented in params.yaml."""
+
+    name: str
+    label: str
+    system: str = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
+    width: int = setting(Rule(kind=int, low=1), ALL)
+    # module A and its objective
+    elbo: str = setting(Rule(ELBOS), ("pmmo",))
+    penalty: str = setting(Rule(PENALTIES), ("pmmo",))
+    gate_input: str = setting(Rule(("outputs", "inputs")), OURS)
+    readout: str = setting(Rule(("own", "classifier")), FUSED)
+    classifier_gradient: str = setting(Rule(("flows", "detached")), FUSED)
+    kl_weight: str | float = setting(Rule(("exact", "per_weight"), float, low=0.0), ("pmmo",))
+    anneal_from: float = setting(Rule(kind=float, low=0.0, high=1.0), ("pmmo",))
+    penalty_weight: float = setting(Rule(kind=float, low=0.0), ("pmmo",))
+    penalty_on: str = setting(Rule(("loc", "loc_and_scale")), ("pmmo",))
+    penalty_reduction: str = setting(Rule(("mean", "sum")), ("pmmo",))
+    prior: str = setting(Rule(("fixed", "learned")), ("pmmo",))
+    prior_loc: float = setting(Rule(kind=float), ("pmmo",))
+    prior_scale: float = setting(Rule(kind=float, above=0.0), ("pmmo",))
+    prior_scale_is: str = setting(Rule(("scale", "variance")), ("pmmo",))
+    guide_start: str = setting(Rule(("fan_in", "prior")), ("pmmo",))
+    guide_scale: float = setting(Rule(kind=float, above=0.0), ("pmmo",))
+    prediction: str = setting(Rule(("mean", "samples")), ("pmmo",))
+    posterior_samples: int = setting(Rule(kind=int, low=1), ("pmmo",))
+    # the released code
+    inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
+    gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
+    # module C
+    maxout_layers: int = setting(Rule(kind=int, low=1), OURS)
+    maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
+    maxout_units: int = setting(Rule(kind=int, low=1), ALL)
+    dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)
+    batch_norm: bool = setting(Rule(TRUTH), ALL)
+    batch_norm_eval: str = setting(Rule(("evaluation_set", "running")), ALL)
+    max_norm: str | float = setting(Rule(("none",), float, above=0.0), OURS)
+    bce: str = setting(Rule(("mean", "sum")), ALL)
+    # optimisation and evaluation
+    learning_rate: float = setting(Rule(kind=float, above=0.0), ALL)
+    classifier_learning_rate: float = setting(
+        Rule(kind=float, above=0.0), ("pmmo", "mmo", "released")
+    )
+    weight_decay: float = setting(Rule(kind=float, low=0.0), ("pmmo", "mmo", "released"))
+    kept_epoch: str = setting(Rule(("best", "last")), ALL)
+    threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
+    epochs: int = setting(Rule(kind=int, low=1), ALL)
+    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # equal parts then have two or more
+    cycles: int = setting(Rule(kind=int, low=1), ALL)
+    seed: int = setting(Rule(kind=int, low=0), ALL)
+    device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
+    precision: str = setting(Rule(PRECISIONS), OURS)
+    cycles_together: str | int = setting(Rule(("auto",), int, low=1), OURS)
+    compile: bool = setting(Rule(TRUTH), ("pmmo",))
+
+    def __post_init__(self) -> None:
+        check_value("system", self.system, Rule(SYSTEMS))
+        for item in fields(self):
+            if "rule" not in item.metadata:
+                continue
+            value = getattr(self, item.name)
+            if self.system in item.metadata["systems"]:
+                check_value(item.name, value, item.metadata["rule"])
+            elif value is not None:
+                raise PmmoError(
+                    f"{item.name} = {value!r}: the system {self.system!r} has no such setting"
+                )
+
+
+def check_value(name: str, value: Any, rule: Rule) -> None:
+    """PmmoError naming the parameter, its value and the allowed ones."""
+    if not rule.allows(value):
+        raise PmmoError(f"{name} is {value!r}; allowed: {rule}")
+
+
+def tunable() -> dict[str, tuple[Rule, tuple[str, ...]]]:
+    """Setting -> (rule, systems that have it), in the order of the dataclass."""
+    return {
+        f.name: (f.metadata["rule"], f.metadata["systems"])
+        for f in fields(Settings)
+        if "rule" in f.metadata
+    }
+
+
+def save_settings(settings: Settings, path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    temporary.replace(path)
+
+
+def load_settings(path: Path) -> Settings:
+    """Settings from JSON; PmmoError if a key is missing or unknown."""
+    block = json.loads(path.read_text())
+    known = {f.name for f in fields(Settings)}
+    required = {f.name for f in fields(Settings) if f.default is MISSING}
+    if unknown := set(block) - known:
+        raise PmmoError(f"{path}: unknown settings {sorted(unknown)}; run `dvc repro resolve`")
+    if missing := required - set(block):
+        raise PmmoError(f"{path}: settings {sorted(missing)} are missing; run `dvc repro resolve`")
+    return Settings(**block)

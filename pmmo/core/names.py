@@ -1,0 +1,7 @@
+"""Names that several packages share."""
+
+SPLITS = ("train", "dev", "test")
+AVERAGES = ("micro", "macro", "weighted", "samples")  # of the F-scores (section 4)
+CATALOGUE = "movies.json"  # of data/tensors: ids, genre names, splits, origin
+LOSS_TERMS = ("loss", "loss_a", "log_likelihood", "kl", "kl_factor", "penalty", "loss_c")
+CURVES = (*(f"dev_{average}" for average in AVERAGES), "train_weighted", *LOSS_TERMS)  # by epoch

@@ -1,0 +1,1 @@
+"""The extracted tensors: written by `extract`, read by training."""

@@ -1,0 +1,178 @@
+"""Move a remote file's columns to `.work/fetch`, and go on there after any interruption.
+
+Each address has a folder with a `.part` per column and a journal: which version of which file
+the parts belong to, and for each part how many bytes it had and their sha256. A part is trusted
+only as far as its journal, and only after that prefix has been hashed again: so neither a kill nor
+a power cut can smuggle in wrong bytes, and nothing has to be forced to the disk on the way.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from pmmo.core.progress import Progress
+from pmmo.fetching.assembly import METADATA_SPACE, check_pins, check_space
+from pmmo.fetching.http_session import Patience, Unusable
+from pmmo.fetching.remote_file import Changed, HttpFile
+from pmmo.hdf5.layout import Column, Layout
+from pmmo.hdf5.layout_checks import check_layout
+from pmmo.hdf5.sandbox import inspect
+from pmmo.hdf5.sources import LocalFile
+
+CHECKPOINT = 1 << 20  # bytes; what a kill can cost
+RESTARTS = 3  # where the file changes while it is fetched
+
+
+def folder_of(work: Path, url: str) -> Path:
+    """Where the parts of an address are kept; its secrets, if any, stay out of the name."""
+    return work / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def download(
+    url: str,
+    work: Path,
+    target: Path,
+    *,
+    pins: Mapping[str, str],
+    limit: float,
+    allow_full_download: bool,
+    patience: Patience | None = None,
+) -> tuple[Layout, dict[str, Path], str]:
+    """The layout of the file at `url`, its columns as files below `work`, and its name to show.
+
+    Unusable where the address does not give a good file; another may.
+    """
+    folder = folder_of(work, url)
+    for left in reversed(range(RESTARTS)):
+        options = {"allow_full_download": allow_full_download, "patience": patience}
+        try:
+            with HttpFile(url, **options) as file:
+                return _download(file, folder, target, pins, limit)
+        except Changed as change:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not left:
+                raise Unusable(
+                    f"{change} Tried {RESTARTS} times; run again when it rests."
+                ) from None
+    raise AssertionError("unreachable")
+
+
+def _download(
+    file: HttpFile, folder: Path, target: Path, pins: Mapping[str, str], limit: float
+) -> tuple[Layout, dict[str, Path], str]:
+    layout = check_layout(inspect(file), file.name, file.size, limit)
+    columns = layout.columns.values()
+    if (
+        not file.version.validator
+        and not file.version.etag
+        and not set(layout.columns) <= set(pins)
+    ):
+        raise Unusable(
+            f"{file.name}: the server sends neither ETag nor Last-Modified, so that a changed file "
+            "would go unnoticed. Pin all four columns (data.sha256 in params.yaml), or download "
+            "the file yourself and give its path as data.source."
+        )
+    journal = Journal(folder, file, layout)
+    done = {column.name: journal.resume(column) for column in columns}
+    missing = layout.nbytes - sum(count for count, _ in done.values())
+    _check_space(folder, target, missing, layout)
+    # the small columns first: a wrong file shows before the large one has moved; a server without
+    # ranges sends them in their own order
+    order = sorted(columns, key=lambda item: item.nbytes if file.ranges else item.offset)
+    with Progress(f"fetch {file.name}", missing) as progress:
+        file.moved = progress.moved
+        for column in order:
+            digest = _finish(file, column, journal, *done[column.name])
+            if column.name in pins:
+                check_pins({column.name: digest}, {column.name: pins[column.name]}, file.name)
+    return layout, {column.name: journal.part(column) for column in columns}, file.name
+
+
+def _check_space(folder: Path, target: Path, missing: int, layout: Layout) -> None:
+    """Room for the parts and, besides them, for the file that is put together from them."""
+    whole = layout.nbytes + METADATA_SPACE
+    if folder.stat().st_dev == target.parent.stat().st_dev:
+        check_space(folder, missing + whole)
+    else:
+        check_space(folder, missing)
+        check_space(target.parent, whole)
+
+
+class Journal:
+    """The parts of one address: which file they belong to and how far they can be trusted."""
+
+    def __init__(self, folder: Path, file: HttpFile, layout: Layout) -> None:
+        self.folder, self.path = folder, folder / "journal.json"
+        self.identity = {
+            "url": file.name,
+            "version": asdict(file.version),
+            "columns": [asdict(column) for column in layout.columns.values()],
+        }
+        # as JSON gives it back: tuples become lists
+        self.identity = json.loads(json.dumps(self.identity))
+        self.done: dict[str, list] = {}
+        known = self._read()
+        if known.get("identity") == self.identity and self._certain(file):
+            self.done = known["done"]
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        self._write()
+
+    @staticmethod
+    def _certain(file: HttpFile) -> bool:
+        """Whether the server can tell this file from another one of the same size."""
+        return bool(file.version.etag or file.version.modified)
+
+    def part(self, column: Column) -> Path:
+        return self.folder / f"{column.name}.part"
+
+    def resume(self, column: Column) -> tuple[int, "hashlib._Hash"]:
+        """How many bytes of a column are there and good, and their hash so far."""
+        count, expected = self.done.get(column.name, [0, ""])
+        part, digest = self.part(column), hashlib.sha256()
+        part.touch()
+        if count and count <= part.stat().st_size:
+            with LocalFile(part) as file:
+                for view in file.stream(0, count):
+                    digest.update(view)
+        if digest.hexdigest() != expected:
+            count, digest = 0, hashlib.sha256()
+        os.truncate(part, count)
+        return count, digest
+
+    def note(self, column: Column, count: int, digest: "hashlib._Hash") -> None:
+        self.done[column.name] = [count, digest.hexdigest()]
+        self._write()
+
+    def _read(self) -> dict:
+        try:
+            return json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self) -> None:
+        growing = self.path.with_suffix(".tmp")
+        growing.write_text(json.dumps({"identity": self.identity, "done": self.done}))
+        growing.replace(self.path)
+
+
+def _finish(
+    file: HttpFile, column: Column, journal: Journal, count: int, digest: "hashlib._Hash"
+) -> str:
+    """Fetch what a column lacks; its sha256."""
+    with journal.part(column).open("ab", buffering=0) as part:
+        noted = count
+        for view in file.stream(column.offset + count, column.nbytes - count):
+            digest.update(view)
+            count += len(view)
+            while view:
+                view = view[part.write(view) :]
+            if count - noted >= CHECKPOINT or count == column.nbytes:
+                journal.note(column, count, digest)
+                noted = count
+    return digest.hexdigest()

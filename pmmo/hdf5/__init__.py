@@ -1,0 +1,1 @@
+"""The published HDF5 layout: checked, read safely, written."""

@@ -1,0 +1,246 @@
+"""Whether a file has the published layout: judges the facts that inspection.py found.
+
+Nothing here touches HDF5. A message names the file, the dataset or attribute, the row where
+there is one, and what to do.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from pmmo.core.names import SPLITS
+from pmmo.hdf5.layout import COLUMNS, Column, Layout
+from pmmo.hdf5.sources import REMEDY, BadFile
+
+FEATURES = ("imdb_ids", "features", "vgg_features")  # what a prediction needs
+RANKS = {"imdb_ids": 1, "genres": 2, "features": 2, "vgg_features": 2}
+TYPES = {"genres": "<i4", "features": "<f4", "vgg_features": "<f4"}
+IN_WORDS = {
+    "<i4": "32-bit integers (int32, little-endian)",
+    "<f4": "32-bit floats (float32, little-endian)",
+}
+ID_BYTES = 64  # the published ids have 7
+GENRES = 10_000
+NAME_LENGTH = 100  # characters of a genre's name
+
+
+class Refusal(BadFile):
+    """A file that is not in the layout."""
+
+    def __init__(self, name: str, what: str, remedy: str = REMEDY) -> None:
+        super().__init__(f"{name}: {what} {remedy}")
+
+
+def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> Layout:
+    """The layout of the file `name` of `size` bytes, from facts about it; Refusal if it is bad.
+
+    `memory_limit` is the most bytes that the four columns may have together.
+    """
+    columns = _columns(facts, name, size, COLUMNS)
+    total = sum(column.nbytes for column in columns.values())
+    if total > memory_limit:
+        raise Refusal(
+            name,
+            f"its four columns have {total:,} bytes, more than the {memory_limit:,.0f} allowed.",
+            "Is this the right file? If so, raise data.memory_limit_gb in params.yaml.",
+        )
+    return Layout(
+        columns=columns,
+        genre_names=_genre_names(facts["target_names"], name, columns["genres"].shape[1]),
+        splits=_splits(facts["split"], name, columns["imdb_ids"].shape[0]),
+        provenance=_provenance(facts["provenance"], name),
+    )
+
+
+def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
+    """Where ids, text and image lie, as `check_layout` has it; labels and splits need not be there.
+
+    For prediction, which reads a batch at a time: there is no limit on the bytes together.
+    """
+    return _columns(facts, name, size, FEATURES)
+
+
+def _columns(facts: Mapping, name: str, size: int, wanted: Iterable[str]) -> dict[str, Column]:
+    columns = {}
+    for column in wanted:
+        found = facts["columns"][column]
+        if "error" in found:
+            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']}).")
+        columns[column] = _column(found["value"], name, column, size)
+    _check_rows(columns, name)
+    _places(columns, name)
+    return columns
+
+
+def _column(found: Mapping, name: str, column: str, size: int) -> Column:
+    where = f"dataset {column!r}"
+    if found["link"] is None:
+        raise Refusal(name, f"{where} is missing.")
+    if found["link"] != "hard":
+        raise Refusal(
+            name,
+            f"{where} is no value but a {found['link']} link, which is never followed.",
+            "Store the values themselves in this file under that name.",
+        )
+    if found["object"] != "dataset":
+        raise Refusal(name, f"{column!r} is not a dataset ({found['object']}).")
+    if found["shape"] is None or len(found["shape"]) != RANKS[column]:
+        shape = "none" if found["shape"] is None else tuple(found["shape"])
+        wanted = "(movies,)" if RANKS[column] == 1 else "(movies, width)"
+        raise Refusal(name, f"{where} has shape {shape}, expected {wanted}.")
+    if found["shape"][0] == 0:
+        raise Refusal(name, f"{where} has no rows.")
+    if 0 in found["shape"]:
+        raise Refusal(name, f"{where} has shape {tuple(found['shape'])}: no width.")
+    _check_type(found["type"], name, column)
+    if found["external"]:
+        raise Refusal(
+            name,
+            f"{where} keeps its values in another file (external storage), never followed.",
+            "Store the values themselves in this file.",
+        )
+    if found["layout"] != "contiguous" or found["filters"]:
+        kind = "compressed or filtered" if found["filters"] else found["layout"]
+        raise Refusal(
+            name,
+            f"{where} is {kind}, expected contiguous and uncompressed.",
+            "Copy it with pmmo.hdf5.writer.write_movies, or with `h5repack -l CONTI -f NONE`.",
+        )
+    if found["offset"] is None:
+        raise Refusal(name, f"{where} was declared but never written (no space allocated).")
+    result = Column(column, tuple(found["shape"]), found["type"], found["offset"])
+    if found["stored"] != result.nbytes:
+        raise Refusal(
+            name, f"{where} stores {found['stored']:,} bytes, its shape needs {result.nbytes:,}."
+        )
+    if result.offset < 0 or result.offset + result.nbytes > size:
+        raise Refusal(
+            name,
+            f"{where} ends at byte {result.offset + result.nbytes:,}, the file at {size:,}: "
+            "it is incomplete.",
+            "Get it again.",
+        )
+    return result
+
+
+def _check_type(found: str, name: str, column: str) -> None:
+    if column == "imdb_ids":
+        width = int(found[2:]) if found.startswith("|S") else 0
+        if not 0 < width <= ID_BYTES:
+            raise Refusal(
+                name,
+                f"dataset 'imdb_ids' has type {found}, expected byte strings of one length "
+                f"(1 to {ID_BYTES}), padded with zero bytes.",
+                "Write np.array(ids, dtype='S').",
+            )
+    elif found != TYPES[column]:
+        raise Refusal(
+            name,
+            f"dataset {column!r} has type {found}, expected {IN_WORDS[TYPES[column]]}.",
+            f"Convert it with .astype({TYPES[column]!r}).",
+        )
+
+
+def _check_rows(columns: Mapping[str, Column], name: str) -> None:
+    lengths = {column.name: column.shape[0] for column in columns.values()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{key} {value:,}" for key, value in lengths.items())
+        raise Refusal(name, f"the columns have different numbers of rows ({listed}).")
+
+
+def _places(columns: Mapping[str, Column], name: str) -> None:
+    for first, second in pairwise(sorted(columns.values(), key=lambda column: column.offset)):
+        if first.offset + first.nbytes > second.offset:
+            raise Refusal(
+                name, f"datasets {first.name!r} and {second.name!r} share the same bytes."
+            )
+
+
+def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
+    where = "attribute 'target_names' of dataset 'genres'"
+    if "error" in found:
+        raise Refusal(name, f"{where} cannot be read ({found['error']}).")
+    if found["value"] is None:
+        raise Refusal(name, f"{where} is missing or not a text.")
+    try:
+        names = json.loads(found["value"])
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+        raise Refusal(name, f"{where} is not a JSON list of names.", "Write json.dumps(names).")
+    if len(names) != count or count > GENRES:
+        raise Refusal(name, f"{where} has {len(names)} names for {count} columns of labels.")
+    for position, item in enumerate(names):
+        if not item.strip() or not item.isprintable() or len(item) > NAME_LENGTH:
+            raise Refusal(name, f"{where}: name {position} is not a printable name ({item!r:.60}).")
+    twice = {item for item in names if names.count(item) > 1}
+    if twice:
+        raise Refusal(name, f"{where}: {sorted(twice)[0]!r} appears more than once.")
+    return tuple(names)
+
+
+def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:
+    """Bounds of train, dev and test: the same for each column, together exactly all rows."""
+    where = "file attribute 'split'"
+    records = found.get("value")
+    if "error" in found or isinstance(records, str):
+        raise Refusal(name, f"{where} {records or 'cannot be read: ' + found['error']}.")
+    bounds: dict[str, dict[str, tuple[int, int]]] = {}
+    for number, record in enumerate(records):
+        if not all(isinstance(record[key], str) for key in ("split", "source")):
+            raise Refusal(name, f"{where}, record {number}: the names are not text.")
+        if record["source"] not in COLUMNS or not record["available"]:
+            continue
+        place = f"{where}, split {record['split']!r}, source {record['source']!r}"
+        if record["split"] not in SPLITS:
+            raise Refusal(name, f"{place}: expected one of {', '.join(SPLITS)}.")
+        if record["indices"]:
+            raise Refusal(name, f"{place}: lists its rows one by one, expected start and stop.")
+        if record["start"] is None or record["stop"] is None:
+            raise Refusal(name, f"{place}: start and stop are not integers.")
+        known = bounds.setdefault(record["split"], {})
+        if record["source"] in known:
+            raise Refusal(name, f"{place}: appears more than once.")
+        known[record["source"]] = (record["start"], record["stop"])
+    for split in SPLITS:
+        missing = [column for column in COLUMNS if column not in bounds.get(split, {})]
+        if missing:
+            raise Refusal(name, f"{where}: has no record of split {split!r} for {missing[0]!r}.")
+        if len(set(bounds[split].values())) > 1:
+            listed = ", ".join(f"{key} {a}–{b}" for key, (a, b) in bounds[split].items())
+            raise Refusal(name, f"{where}: split {split!r} differs between columns ({listed}).")
+    return _tiled({split: bounds[split]["imdb_ids"] for split in SPLITS}, name, where, rows)
+
+
+def _tiled(
+    splits: dict[str, tuple[int, int]], name: str, where: str, rows: int
+) -> dict[str, tuple[int, int]]:
+    for split, (start, stop) in splits.items():
+        if start < 0 or stop > rows:
+            raise Refusal(
+                name, f"{where}: split {split!r} is {start}–{stop}, outside the {rows} rows."
+            )
+        if start >= stop:
+            raise Refusal(name, f"{where}: split {split!r} is empty ({start}–{stop}).")
+    ordered: Sequence = sorted(splits.items(), key=lambda item: item[1])
+    edges = [("", (0, 0)), *ordered, ("", (rows, rows))]
+    for (_, (_, stop)), (split, (start, _)) in pairwise(edges):
+        if start < stop:
+            raise Refusal(name, f"{where}: split {split!r} overlaps another in row {start}.")
+        if start > stop:
+            raise Refusal(name, f"{where}: rows {stop} to {start - 1} belong to no split.")
+    return splits
+
+
+def _provenance(found: Mapping, name: str) -> dict | None:
+    if "error" in found:
+        raise Refusal(name, f"file attribute 'provenance' cannot be read ({found['error']}).")
+    if found["value"] is None:
+        return None
+    try:
+        value = json.loads(found["value"])
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Refusal(name, "file attribute 'provenance' is not a JSON object.", "Delete it.")
+    return value

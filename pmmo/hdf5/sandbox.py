@@ -1,0 +1,104 @@
+"""Run inspection.py on a file that nobody has reason to trust, and survive what happens.
+
+The child process is a fork of this one, which has the HDF5 library loaded already: a new Python
+would take 80 ms to load it again. h5py makes sure that no other thread is within the library
+at that moment.
+"""
+
+import json
+import math
+import multiprocessing
+import os
+import select
+import signal
+import time
+from multiprocessing.process import BaseProcess
+
+from pmmo.hdf5 import inspection
+from pmmo.hdf5.sources import REMEDY, BadFile, Source, check_signature
+
+FORK = multiprocessing.get_context("fork")
+MEMORY = 512 << 20  # bytes the child may take beyond what it has at its start
+SECONDS = 20  # of the child's own time; looking into the published file takes 0.01 s
+METADATA_BYTES = 16 << 20  # the published file's metadata has less than 0.1 MB
+METADATA_READS = 20_000
+ANSWER_BYTES = 8 << 20
+
+
+def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -> dict:
+    """Facts about the HDF5 file behind `source`, found by a child process that cannot do harm.
+
+    BadFile where the file is no HDF5 file, is damaged, or makes the HDF5 library crash, hang
+    or ask for too much.
+    """
+    check_signature(source)
+    inspection.rehearse()
+    (asked, child_says), (child_hears, told) = os.pipe(), os.pipe()
+    limits = (memory, math.floor(seconds) + 1)
+    child = FORK.Process(
+        target=inspection.main, args=(child_hears, child_says, source.size, *limits)
+    )
+    child.start()
+    os.close(child_says)
+    os.close(child_hears)
+    try:
+        message = _converse(child, asked, told, source, seconds)
+    finally:
+        child.kill()
+        child.join()
+        child.close()
+        os.close(asked)
+        os.close(told)
+    if "error" in message:
+        raise BadFile(
+            f"{source.name}: cannot be read as HDF5 ({message['error']}). It is damaged, "
+            f"incomplete or hostile. {REMEDY}"
+        )
+    return message["facts"]
+
+
+def _converse(child: BaseProcess, asked: int, told: int, source: Source, seconds: float) -> dict:
+    """Serve the child's reads until it answers; only the child's own time counts."""
+    pending, served, reads, left = b"", 0, 0, seconds
+    while True:
+        start = time.monotonic()
+        while b"\n" not in pending:
+            wait = left - (time.monotonic() - start)
+            if wait <= 0 or not select.select([asked], [], [], wait)[0]:
+                return {"error": f"looking into it takes more than {seconds:g} s"}
+            data = os.read(asked, 1 << 16)
+            if not data:
+                return {"error": _death(child)}
+            pending += data
+            if len(pending) > ANSWER_BYTES:
+                return {"error": "its description is far too long"}
+        left -= time.monotonic() - start
+        line, pending = pending.split(b"\n", 1)
+        message = json.loads(line)
+        if "read" not in message:
+            return message
+        offset, length = message["read"]
+        served, reads = served + length, reads + 1
+        if served > METADATA_BYTES or reads > METADATA_READS:
+            return {"error": "it holds far more metadata than this layout has"}
+        data = source.read(offset, length)
+        reply = memoryview(len(data).to_bytes(8, "little") + data)
+        try:
+            while reply:
+                reply = reply[os.write(told, reply) :]
+        except BrokenPipeError:
+            return {"error": _death(child)}
+
+
+def _death(child: BaseProcess) -> str:
+    """What ended the child, which has closed its pipe and so ends in a moment."""
+    start = time.monotonic()
+    while (code := child.exitcode) is None:
+        if time.monotonic() - start > SECONDS:
+            return "the process that looked into it does not end"
+        time.sleep(0.001)
+    if code == -signal.SIGXCPU or code == -signal.SIGKILL:
+        return "looking into it takes too much processor time"
+    if code < 0:
+        return f"the HDF5 library crashes on it: {signal.Signals(-code).name}"
+    return f"the process that looked into it ended with code {code}"

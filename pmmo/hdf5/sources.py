@@ -1,0 +1,99 @@
+"""Where the bytes of an HDF5 file come from: a local file here, an address in ranges.py."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pmmo.core.errors import PmmoError
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+BUFFER = 1 << 20  # bytes; small enough to stay in the processor's cache between read and use
+
+
+class BadFile(PmmoError):
+    """A file that is not what this project can read; the message names it."""
+
+
+class Source(Protocol):
+    """A file that can be read anywhere. Views from `stream` are valid until the next one."""
+
+    name: str
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+    def stream(self, offset: int, length: int) -> Iterator[memoryview]: ...
+
+
+class LocalFile:
+    """A regular file on this machine, opened once: what is checked is what is then read."""
+
+    def __init__(
+        self, path: Path, remedy: str = "Check the path and that you may read it."
+    ) -> None:
+        self.name = str(path)
+        try:
+            # O_NONBLOCK: opening a named pipe must not wait for a writer
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            raise PmmoError(f"{path}: cannot be opened ({error.strerror}). {remedy}") from None
+        self._before = os.fstat(self._descriptor)
+        self.size = self._before.st_size
+        if not stat.S_ISREG(self._before.st_mode):
+            self.close()
+            raise PmmoError(f"{path}: is not a regular file. Give the path of an HDF5 file.")
+
+    def __enter__(self) -> "LocalFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def fill(self, view: memoryview, offset: int) -> None:
+        """Read the bytes from `offset` on, as many as `view` has."""
+        while view:  # one system call reads at most 2 GiB, or less on a signal
+            count = os.preadv(self._descriptor, [view], offset)
+            if count == 0:
+                raise PmmoError(f"{self.name}: became shorter while it was read. Try again.")
+            view, offset = view[count:], offset + count
+
+    def stream(self, offset: int, length: int, step: int = BUFFER) -> Iterator[memoryview]:
+        """The bytes from `offset` on, at most `step` at a time, in one buffer used again."""
+        buffer = memoryview(bytearray(min(step, length)))
+        end = offset + length
+        while offset < end:
+            view = buffer[: min(step, end - offset)]
+            self.fill(view, offset)
+            offset += len(view)
+            yield view
+
+    def check_unchanged(self) -> None:
+        """PmmoError where somebody wrote to the file since it was opened."""
+        now = os.fstat(self._descriptor)
+        if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
+            raise PmmoError(f"{self.name}: was changed while it was read. Try again when it rests.")
+
+
+def check_signature(source: Source) -> None:
+    """PmmoError where the first bytes are not those of an HDF5 file."""
+    start = source.read(0, len(SIGNATURE))
+    if start != SIGNATURE:
+        found = "it is empty" if source.size == 0 else f"it starts with {start!r}"
+        raise BadFile(
+            f"{source.name}: is not an HDF5 file ({found}, not with {SIGNATURE!r}). Give a file "
+            "in the layout of the published multimodal_imdb.hdf5 (docs/data.md)."
+        )
+
+
+REMEDY = (
+    "Give a file in the layout of the published multimodal_imdb.hdf5 (docs/data.md); "
+    "`python -m pmmo import` makes one of a table (docs/own-data.md)."
+)

@@ -1,0 +1,1 @@
+"""A user's own movies: import a table, predict with a trained model."""

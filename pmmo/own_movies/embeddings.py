@@ -1,0 +1,252 @@
+"""The vectors of a user's movies: columns of numbers, lists, paths of .npy files, or a matrix."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmmo.core.errors import PmmoError
+from pmmo.own_movies.tables import Place, Table, listed
+
+Refuse = Callable[[int, str, str], PmmoError]  # (row within the piece, column, what is wrong)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A vector for each movie, from columns of the table or from a file beside it."""
+
+    columns: tuple[str, ...]  # of the table
+    labels: tuple[str, ...] | str  # what messages call each number, or the column of them all
+    width: int
+    rows: int | None  # of a matrix; None where the table's own rows hold the vectors
+    read: Callable[[pa.RecordBatch, int, Refuse], np.ndarray]  # piece, its first row from 0
+
+    def label(self, number: int) -> str:
+        return self.labels if isinstance(self.labels, str) else self.labels[number]
+
+
+def find_embedding(table: Table, name: str, option: str) -> Embedding:
+    """What `name` stands for: NAME.npy, a column of vectors or paths, or columns NAME_0, NAME_1 …
+
+    PmmoError where there is none, or more than one.
+    """
+    if name.endswith(".npy"):
+        return matrix(table, name)
+    numbered = numbered_columns(table, name)
+    if numbered and name in table.types:
+        raise PmmoError(
+            f"{table.path}: has both a column {name!r} and columns {numbered[0]!r} …; "
+            f"rename one kind, or choose another with {option}."
+        )
+    if numbered:
+        for column in numbered:
+            kind = table.types[column]
+            if not is_number(kind) and not is_text(kind):
+                raise PmmoError(f"{table.path}: column {column!r} holds {kind}, expected numbers.")
+        return Embedding(
+            columns=numbered,
+            labels=numbered,
+            width=len(numbered),
+            rows=None,
+            read=lambda piece, _, refuse: read_numbers(piece, numbered, refuse),
+        )
+    if name not in table.types:
+        raise PmmoError(
+            f"{table.path}: has neither a column {name!r} nor columns '{name}_0', '{name}_1' …; "
+            f"its columns are {listed(table.types)}. Name the right ones with {option}."
+        )
+    kind = table.types[name]
+    if is_list(kind) and is_number(kind.value_type):
+        read, measure = read_lists, len
+    elif is_text(kind):
+        read, measure = read_cells, None
+    else:
+        raise PmmoError(
+            f"{table.path}: column {name!r} holds {kind}; expected a list of numbers, or text "
+            "with the path of a .npy file."
+        )
+    width = first_width(table, name, measure)
+    return Embedding(
+        columns=(name,),
+        labels=name,
+        width=width,
+        rows=None,
+        read=lambda piece, _, refuse: read(piece, name, width, table.path.parent, refuse),
+    )
+
+
+def is_list(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+
+
+def numbered_columns(table: Table, name: str) -> tuple[str, ...]:
+    """Columns NAME_0, NAME_1 … (or from 1), in the order of their numbers."""
+    found: dict[int, str] = {}
+    for column in table.types:
+        digits = column.removeprefix(name).removeprefix("_")
+        if not column.startswith(name) or not (digits.isascii() and digits.isdigit()):
+            continue
+        if int(digits) in found:
+            raise PmmoError(
+                f"{table.path}: columns {found[int(digits)]!r} and {column!r} have the same "
+                "number. Rename or drop one."
+            )
+        found[int(digits)] = column
+    if not found:
+        return ()
+    first = min(found)
+    expected = range(first, first + len(found))
+    if missing := [number for number in expected if number not in found]:
+        raise PmmoError(
+            f"{table.path}: number {missing[0]} is missing among the {len(found)} columns from "
+            f"{found[first]!r} to {found[max(found)]!r}. Number them without gaps."
+        )
+    if first > 1:
+        raise PmmoError(f"{table.path}: the columns {found[first]!r} … must start at 0 or 1.")
+    return tuple(found[number] for number in expected)
+
+
+def read_numbers(piece: pa.RecordBatch, columns: Sequence[str], refuse: Refuse) -> np.ndarray:
+    """(n, W) float32 from W columns of numbers; an empty cell is NaN."""
+    values = np.empty((len(piece), len(columns)), "<f4")
+    for number, column in enumerate(columns):
+        cells = piece.column(column)
+        if is_text(cells.type):
+            cells = pc.utf8_trim_whitespace(cells)
+            cells = pc.if_else(pc.equal(cells, ""), None, cells)
+        try:
+            numbers = cells.cast(pa.float32(), safe=False)
+        except pa.ArrowInvalid:
+            row = next(row for row, cell in enumerate(cells) if not castable(cell))
+            raise refuse(row, column, f"{cells[row].as_py()!r:.60} is no number.") from None
+        values[:, number] = numbers.to_numpy(zero_copy_only=False)
+    return values
+
+
+def castable(cell: pa.Scalar) -> bool:
+    try:
+        cell.cast(pa.float32())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def read_lists(
+    piece: pa.RecordBatch, column: str, width: int, _: Path, refuse: Refuse
+) -> np.ndarray:
+    """(n, width) float32 from one column of lists of numbers; an empty cell is NaN throughout."""
+    cells = piece.column(column)
+    if pa.types.is_fixed_size_list(cells.type):
+        cells = cells.cast(pa.list_(cells.type.value_type))
+    lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy()
+    for row in np.flatnonzero((lengths != width) & (lengths != 0)):
+        raise refuse(int(row), column, wrong_width(int(lengths[row]), width))
+    values = np.full((len(piece), width), np.nan, "<f4")
+    numbers = cells.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+    values[lengths > 0] = numbers.reshape(-1, width)
+    return values
+
+
+def read_cells(
+    piece: pa.RecordBatch, column: str, width: int, folder: Path, refuse: Refuse
+) -> np.ndarray:
+    """(n, width) float32 from cells of text: see `vector`. An empty cell is NaN throughout."""
+    values = np.full((len(piece), width), np.nan, "<f4")
+    for row, cell in enumerate(piece.column(column).to_pylist()):
+        try:
+            found = vector(cell, folder)
+        except ValueError as error:
+            raise refuse(row, column, f"{error}.") from None
+        if found is not None and len(found) != width:
+            raise refuse(row, column, wrong_width(len(found), width))
+        if found is not None:
+            values[row] = found
+    return values
+
+
+def wrong_width(found: int, expected: int) -> str:
+    return f"{found:,} numbers; the movies before it have {expected:,}. All must have as many."
+
+
+def vector(cell: str | None, folder: Path) -> np.ndarray | None:
+    """A cell's vector (W,) float32: a JSON list, or the path of a .npy file, seen from `folder`.
+
+    None for an empty cell; ValueError says what is wrong.
+    """
+    cell = (cell or "").strip()
+    if not cell:
+        return None
+    if cell.startswith("["):
+        try:
+            numbers = json.loads(cell)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{cell!r:.60} is not a JSON list of numbers") from None
+        if not all(type(number) in (int, float) for number in numbers):
+            raise ValueError(f"{cell!r:.60} is not a JSON list of numbers")
+        with np.errstate(over="ignore"):
+            return np.array(numbers, "<f4")
+    values = load_npy(folder / cell)
+    if values.ndim == 2 and len(values) == 1:
+        values = values[0]
+    if values.ndim != 1:
+        raise ValueError(f"{folder / cell} has shape {values.shape}, expected one row of numbers")
+    with np.errstate(over="ignore"):
+        return values.astype("<f4")
+
+
+def load_npy(path: Path) -> np.ndarray:
+    """The numbers of a .npy file, mapped and not read; ValueError says what is wrong with it."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ValueError(f"{path} cannot be read as a .npy file ({reason})") from None
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise ValueError(f"{path} holds no plain array of numbers")
+    return values
+
+
+def matrix(table: Table, name: str) -> Embedding:
+    """A .npy file with one row per row of the table, found from the working folder."""
+    path = Path(name)
+    try:
+        values = load_npy(path)
+    except ValueError as error:
+        raise PmmoError(f"{error}. Give the path of an array with one row per movie.") from None
+    if values.ndim != 2 or 0 in values.shape:
+        raise PmmoError(f"{path}: has shape {values.shape}, expected (movies, numbers).")
+
+    def read(piece: pa.RecordBatch, first: int, _: Refuse) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return values[first : first + len(piece)].astype("<f4")
+
+    return Embedding(columns=(), labels=name, width=values.shape[1], rows=len(values), read=read)
+
+
+def first_width(table: Table, column: str, measure: Callable | None) -> int:
+    """The length of the first vector of a column; PmmoError where no movie has one."""
+    row = 0
+    for piece in table.pieces([column]):
+        for cell in piece.column(column).to_pylist():
+            row += 1
+            try:
+                found = cell if measure else vector(cell, table.path.parent)
+            except ValueError as error:
+                raise Place(table.path, row).refusal(column, f"{error}.") from None
+            if found is not None and len(found):
+                return len(found)
+    raise PmmoError(f"{table.path}: column {column!r} is empty in every row.")

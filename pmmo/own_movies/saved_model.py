@@ -1,0 +1,104 @@
+"""Read the model that a run keeps: model.safetensors (values) and model.json (what they mean)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
+from pmmo.model.build import build_system
+from pmmo.model.systems import Sizes, System
+
+VALUES, CARD = "model.safetensors", "model.json"
+REMEDY = "Copy it again from where it was trained, or have `dvc repro` make it anew."
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained system in evaluation mode and what its inputs and outputs are."""
+
+    system: System
+    genres: tuple[str, ...]  # in the order of the outputs
+    nan_text: str  # what training did with movies without text: zeros or error
+    cycle: int
+
+    @property
+    def seed(self) -> int:
+        """The seed of the cycle, from which the run drew its posterior samples."""
+        return self.system.settings.seed + self.cycle
+
+
+def load_model(path: Path, device: torch.device) -> Model:
+    """The model of a run's folder, or of either of its two files; PmmoError if it is damaged."""
+    folder = path.parent if path.name in (VALUES, CARD) else path
+    for name in (VALUES, CARD):
+        if not (folder / name).is_file():
+            raise PmmoError(
+                f"{folder / name}: there is no such file. Give the folder of a run, such as "
+                "runs/rows/gmu or runs/experiment; `dvc repro` trains them, `dvc checkout` brings "
+                "trained ones back."
+            )
+    card = _read_card(folder / CARD)
+    state = _read_values(folder / VALUES)
+    _check_shapes(card, state, folder)
+    with torch.random.fork_rng():
+        system = build_system(card["settings"], card["sizes"])
+    system.load_state_dict(state)
+    return Model(
+        system=system.to(device).eval(),
+        genres=card["genres"],
+        nan_text=card["nan_text"],
+        cycle=card["cycle"],
+    )
+
+
+def _read_card(path: Path) -> dict[str, object]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if missing := {"settings", "sizes", "cycle", "genres", "nan_text"} - set(card):
+            raise ValueError(f"it lacks {sorted(missing)[0]!r}")
+        sizes, genres = Sizes(**card["sizes"]), card["genres"]
+        if not all(type(size) is int and size > 0 for size in sizes):
+            raise ValueError("its sizes are not whole numbers above 0")
+        if not isinstance(genres, list) or not all(isinstance(name, str) for name in genres):
+            raise ValueError("its genres are not a list of names")
+        if len(genres) != sizes.genres:
+            raise ValueError(f"it names {len(genres)} genres for {sizes.genres} outputs")
+        if type(card["cycle"]) is not int or card["nan_text"] not in ("zeros", "error"):
+            raise ValueError("its cycle or nan_text is no such thing")
+        return {
+            "settings": Settings(**card["settings"]),
+            "sizes": sizes,
+            "genres": tuple(genres),
+            "nan_text": card["nan_text"],
+            "cycle": card["cycle"],
+        }
+    except (OSError, ValueError, TypeError, RecursionError, PmmoError) as error:
+        raise PmmoError(f"{path}: does not describe a model ({error}). {REMEDY}") from None
+
+
+def _read_values(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise PmmoError(f"{path}: is no safetensors file, or damaged ({error}). {REMEDY}") from None
+
+
+def _check_shapes(card: dict[str, object], state: dict[str, Tensor], folder: Path) -> None:
+    """PmmoError where the values are not those of the card's system; nothing large is built yet."""
+    with torch.device("meta"), torch.random.fork_rng():
+        wanted = build_system(card["settings"], card["sizes"]).state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        found = [tuple(s[name].shape) if name in s else "absent" for s in (state, wanted)]
+        if found[0] != found[1]:
+            raise PmmoError(
+                f"{folder / VALUES}: does not fit {CARD} beside it (tensor {name!r}: {found[0]}, "
+                f"expected {found[1]}). {REMEDY}"
+            )
+        if not torch.isfinite(state[name]).all():
+            raise PmmoError(f"{folder / VALUES}: tensor {name!r} is not finite. {REMEDY}")

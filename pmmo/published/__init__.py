@@ -1,0 +1,1 @@
+"""Numbers that were published: the paper and MM-IMDb."""

@@ -1,0 +1,128 @@
+"""The house style of the figures, and the parts that they share.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart; systems also differ by
+marker or dash.
+"""
+
+import io
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pmmo.reporting.formats import source
+
+
+def smaller_svg(svg: bytes) -> bytes:
+    """Without metadata and comments, coordinates to a hundredth of a point."""
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg.decode(), flags=re.S)
+    parts = re.split(r"(scale\([^)]*\))", text)  # scale factors need all their digits
+    parts[::2] = [re.sub(r"(\d\.\d{2})\d+", r"\1", part) for part in parts[::2]]
+    return re.sub(r"\s*\n\s*", "\n", "".join(parts)).encode()
+
+
+def smaller_png(png: bytes) -> bytes:
+    """In 128 colours: a third of the bytes, and no difference to the eye."""
+    content = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+            content, format="png", optimize=True
+        )
+    return content.getvalue()
+
+
+INK, GRID, PAPER = "#1f2328", "#d5d9de", "#ffffff"  # the page recolours these three
+BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c9198"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.hashsalt": "pmmo",
+    "svg.fonttype": "path",
+    "axes.unicode_minus": True,
+}
+PNG_DPI = 110
+SYSTEMS = {  # the three systems that the paper's text compares
+    "pmmo-kl-l2": (BLUE, "o"),
+    "gmu": (ORANGE, "s"),
+    "mmo": (GREEN, "^"),
+}
+Drawn = tuple[Figure, pd.DataFrame]  # a figure and the numbers it shows
+
+
+def label(numbers: Mapping, name: str) -> str:
+    """The row's text."""
+    return numbers["variants"][name]["label"]
+
+
+def cycles(numbers: Mapping) -> int:
+    """Cycles behind the means."""
+    return max(len(variant["seeds"]) for variant in numbers["variants"].values())
+
+
+def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> None:
+    """Bold title, then what is shown and on which data."""
+    height = figure.get_size_inches()[1]
+    figure.text(0.012, 1 - 0.08 / height, title, va="top", size=10.5, weight="bold")
+    data = source(numbers)
+    data = data[0].upper() + data[1:]
+    lines = f"{detail}\n{data}." if detail else f"{data}."
+    figure.text(0.012, 1 - 0.30 / height, lines, va="top", size=8.5, linespacing=1.35)
+
+
+def canvas(width: float, height: float, lines: int = 1) -> tuple[Figure, Axes]:
+    """A figure with one axes, leaving room above for the title and `lines` of detail."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - (0.42 + 0.17 * lines) / height))
+    return figure, figure.add_subplot()
+
+
+def band(entry: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation as arrays; an unknown deviation draws no band."""
+    mean = np.array(entry["mean"], dtype=float)
+    sd = np.array(entry["sd"], dtype=float)
+    return mean, np.nan_to_num(sd)
+
+
+def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    """One small axes per row, sharing both scales."""
+    columns = min(4, max(1, len(names)))
+    lines = -(-len(names) // columns)
+    total = 1.05 + height * lines
+    figure = Figure(figsize=(1.0 + 2.0 * columns, total), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.78 / total))
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid, names, strict=False):
+        axes.set_title(label(numbers, name), size=8)
+        axes.tick_params(labelbottom=True)
+    return figure, list(grid[: len(names)])
+
+
+def shorter(text: str, width: int = 52) -> str:
+    """The text on two lines where it is long."""
+    return "\n".join(textwrap.wrap(text, width))

@@ -1,0 +1,1 @@
+"""Train the cycles of a variant and write its folder."""

@@ -1,0 +1,98 @@
+"""Predictions of a trained system: posterior mean or K samples, scores, modality ablation."""
+
+import torch
+from torch import Tensor
+
+from pmmo.core.names import AVERAGES
+from pmmo.model.networks import evaluation_mode
+from pmmo.model.systems import System
+
+
+@torch.no_grad()
+def predict(
+    system: System, text: Tensor, image: Tensor, *, samples: int = 0, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, G) and mean gate (N,) of N movies, evaluated as one set.
+
+    `samples` = 0 takes the weights (or their posterior mean); K > 0 averages the probabilities
+    of K posterior draws, seeded apart so that evaluation leaves the training's stream alone.
+    """
+    devices = [text.device] if text.device.type == "cuda" else []
+    with (
+        evaluation_mode(system, system.settings.batch_norm_eval),
+        torch.random.fork_rng(devices),
+    ):
+        if not samples:
+            probabilities, gate = system.predict(text, image)
+            return probabilities, gate.mean(-1)
+        torch.manual_seed(seed)
+        draws = [system.predict(text, image, sample=True) for _ in range(samples)]
+        probabilities = torch.stack([p for p, _ in draws]).mean(0)  # (N, G)
+        return probabilities, torch.stack([g.mean(-1) for _, g in draws]).mean(0)
+
+
+def own_samples(system: System) -> int:
+    """How many posterior draws the row's own prediction averages (0: the mean; departure D27)."""
+    settings = system.settings
+    return settings.posterior_samples if settings.prediction == "samples" else 0
+
+
+def decide(probabilities: Tensor, threshold: float) -> Tensor:
+    """0/1 decisions (N, G) at one threshold (departure D22)."""
+    return (probabilities > threshold).to(torch.uint8)
+
+
+def scores(probabilities: Tensor, genres: Tensor, threshold: float) -> dict[str, float]:
+    """The four F-scores of probabilities (N, G) against genres (N, G).
+
+    From counts on the device: equal to `pmmo.analysis.metrics`, without scikit-learn's checks and
+    copies in every epoch. A score whose denominator is 0 is 0.
+    """
+    decided, true = decide(probabilities, threshold).double(), genres.double()
+    per_genre, support = f1(decided, true, 0), true.sum(0)
+    found = (
+        f1(decided.flatten(), true.flatten(), 0),
+        per_genre.mean(),
+        (per_genre * support).sum() / support.sum().clamp(min=1),
+        f1(decided, true, 1).mean(),
+    )
+    return dict(zip(AVERAGES, torch.stack(found).tolist(), strict=True))
+
+
+def genre_scores(probabilities: Tensor, genres: Tensor, threshold: float) -> list[float]:
+    """F1 of each genre."""
+    return f1(decide(probabilities, threshold).double(), genres.double(), 0).tolist()
+
+
+def f1(decided: Tensor, true: Tensor, axis: int) -> Tensor:
+    """2 |both| / (|decided| + |true|), counted along an axis of 0/1 tensors; 0 for 0/0."""
+    both = (decided * true).sum(axis)
+    return 2 * both / (decided.sum(axis) + true.sum(axis)).clamp(min=1)
+
+
+def final_predictions(
+    system: System,
+    sets: dict[str, tuple[Tensor, Tensor]],
+    means: tuple[Tensor, Tensor],
+    seed: int,
+) -> dict[str, Tensor]:
+    """Everything the reports need of one trained cycle, as float32 tensors on the CPU.
+
+    `sets` holds (text, image) of "dev" and "test"; `means` the training means (T,), (I,), which
+    replace a column in the ablation. Keys: dev, test (N, G); *_samples for systems with a
+    posterior; test_text_mean, test_image_mean (N, G); test_gate (N,).
+    """
+    samples = own_samples(system)
+    found: dict[str, Tensor] = {}
+    for name, (text, image) in sets.items():
+        found[name], gate = predict(system, text, image, samples=samples, seed=seed)
+        if system.settings.posterior_samples:
+            found[f"{name}_samples"], _ = predict(
+                system, text, image, samples=system.settings.posterior_samples, seed=seed
+            )
+    text, image = sets["test"]
+    found["test_gate"] = gate
+    no_text, no_image = means[0].expand_as(text), means[1].expand_as(image)
+    found["test_text_mean"], _ = predict(system, no_text, image, samples=samples, seed=seed)
+    found["test_image_mean"], _ = predict(system, text, no_image, samples=samples, seed=seed)
+    return {name: value.float().cpu().contiguous() for name, value in found.items()}

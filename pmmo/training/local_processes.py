@@ -1,0 +1,91 @@
+"""Several groups of cycles side by side, in forked processes on this machine."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Process, get_context
+from multiprocessing.connection import Connection, wait
+
+from pmmo.core.errors import PmmoError
+from pmmo.training.loop import Report
+
+
+def words(group: list[int]) -> str:
+    return ("cycle " if len(group) == 1 else "cycles ") + ", ".join(map(str, group))
+
+
+def side_by_side(
+    train: Callable[[list[int], Report], None],
+    groups: list[list[int]],
+    workers: int,
+    on_epoch: Report,
+) -> None:
+    """Run `train(cycles, report)` of each group in a forked process, `workers` at a time.
+
+    Raises PmmoError with a group's message, or naming the cycles whose process died; the others
+    are stopped.
+    """
+    context = get_context("fork")
+    waiting = list(groups)
+    running: dict[Connection, tuple[list[int], Process]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                group = waiting.pop(0)
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=in_child, args=(train, group, writer, os.getpid()), daemon=True
+                )
+                with undisturbed():
+                    process.start()
+                writer.close()
+                running[reader] = (group, process)
+            for reader in wait(list(running)):
+                group, process = running[reader]
+                try:
+                    message = reader.recv()
+                except EOFError:  # the process has ended
+                    del running[reader]
+                    process.join()
+                    if process.exitcode != 0:
+                        raise PmmoError(
+                            f"the process of {words(group)} ended with code {process.exitcode} "
+                            "(killed, or out of memory?); finished cycles are kept: run again"
+                        ) from None
+                    continue
+                if isinstance(message, str):
+                    raise PmmoError(message)
+                on_epoch(*message)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits: Python swallows a KeyboardInterrupt that falls into the hooks of a fork."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def in_child(
+    train: Callable[[list[int], Report], None], group: list[int], writer: Connection, parent: int
+) -> None:
+    """A group in its own process; sends cycle, epoch and dev F1, or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C: the parent stops its children
+
+    def report(*news: float) -> None:
+        if os.getppid() != parent:  # the parent was killed: leave nothing running
+            os._exit(1)
+        writer.send(news)
+
+    try:
+        train(group, report)
+    except PmmoError as error:
+        writer.send(str(error))

@@ -1,0 +1,195 @@
+"""One cycle of training and testing: the only loop over epochs and batches in the project."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
+from pmmo.model.build import build_system
+from pmmo.model.systems import Batch, Sizes, System
+from pmmo.training.evaluation import final_predictions, genre_scores, own_samples, predict, scores
+from pmmo.training.stacking import build_together
+
+GLANCE = 512  # training movies scored in each epoch, at most; 2,608 would cost 4 % of it
+
+Report = Callable[[int, int, float], None]  # (cycle, epoch from 1, dev weighted F1)
+Splits = Mapping[str, Batch]  # train, dev, test
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """What one cycle leaves behind; tensors are on the CPU."""
+
+    summary: dict[str, object]  # cycle, seed, best_epoch, dev, test, dev_per_genre, …
+    curves: list[dict[str, float]]  # one row per epoch
+    predictions: dict[str, Tensor]
+    state: dict[str, Tensor]  # the kept epoch's parameters and buffers
+    seconds_per_epoch: float  # median, training steps only (departure D28)
+
+
+def sizes_of(splits: Splits) -> Sizes:
+    train = splits["train"]
+    return Sizes(train.text.shape[1], train.image.shape[1], train.genres.shape[1], len(train.text))
+
+
+def batches(movies: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """A permutation of the movies cut into batches of at most `batch_size`, equal within one.
+
+    Equal parts rather than a short last batch: batch norm needs company, and every batch then
+    stands for the same share of the training set (departure D18).
+    """
+    order = torch.randperm(movies, generator=generator, device=generator.device)
+    return list(order.tensor_split(-(-movies // batch_size)))
+
+
+def train_epoch(
+    system: System, train: Batch, epoch: int, generators: Sequence[torch.Generator]
+) -> list[dict[str, float]]:
+    """One pass over the training set; the mean of each loss term over its batches, by cycle.
+
+    Each cycle has a generator for the order of its movies.
+    """
+    system.train()
+    totals: dict[str, Tensor | float] = {}
+    orders = [batches(len(train.text), system.settings.batch_size, g) for g in generators]
+    for rows in map(together, zip(*orders, strict=True)):
+        terms = system.train_step(Batch(*(column[rows] for column in train)), epoch)
+        for name, value in terms.items():
+            value = value.detach() if isinstance(value, Tensor) else value
+            totals[name] = totals.get(name, 0.0) + value
+    steps = len(orders[0])
+    found = {name: as_list(total, len(orders)) for name, total in totals.items()}
+    return [
+        {name: values[cycle] / steps for name, values in found.items()}
+        for cycle in range(len(orders))
+    ]
+
+
+def together(rows: tuple[Tensor, ...]) -> Tensor:
+    """Row numbers (B,) of one cycle, or (C, B)."""
+    return rows[0] if len(rows) == 1 else torch.stack(rows)
+
+
+def as_list(value: Tensor | float, cycles: int) -> list[float]:
+    """One value per cycle, of a term that may be the same for all."""
+    values = torch.as_tensor(value, dtype=torch.float64).tolist()
+    return values if isinstance(values, list) else [values] * cycles
+
+
+def train_cycle(
+    settings: Settings, splits: Splits, cycle: int, report: Report | None = None
+) -> Cycle:
+    """`train_cycles` of one."""
+    return train_cycles(settings, splits, [cycle], report)[0]
+
+
+def train_cycles(
+    settings: Settings,
+    splits: Splits,
+    cycles: Sequence[int],
+    report: Report | None = None,
+) -> list[Cycle]:
+    """Train on "train", keep the best epoch by weighted F1 on "dev", score "test" once.
+
+    `splits` holds (text, image, genres) of the three sets on one device. Several cycles take their
+    steps together, as one system with a leading axis (`pmmo.training.stacking`). Everything random
+    in a cycle comes from `settings.seed + cycle` (departure D32), so training cycles together
+    changes results only by rounding. The global generators are left as they were found. Raises
+    PmmoError when a loss stops being finite.
+    """
+    device = splits["train"].text.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        seeds = [settings.seed + cycle for cycle in cycles]
+        build = partial(build_system, settings, sizes_of(splits))
+        body, systems = build_together(build, seeds, device)
+        courses = [Course(own, splits, c) for own, c in zip(systems, cycles, strict=True)]
+        orders = [torch.Generator(device).manual_seed(course.seed) for course in courses]
+        for epoch in range(settings.epochs):
+            start = time.perf_counter()
+            losses = train_epoch(body, splits["train"], epoch, orders)
+            seconds = (time.perf_counter() - start) / len(courses)
+            for course, own in zip(courses, losses, strict=True):
+                dev_f1 = course.score(epoch, own, seconds)
+                if report is not None:
+                    report(course.cycle, epoch + 1, dev_f1)
+        return [course.finish() for course in courses]
+
+
+class Course:
+    """One cycle on its way: its system, its curves and the best epoch so far."""
+
+    def __init__(self, system: System, splits: Splits, cycle: int) -> None:
+        self.system, self.splits, self.cycle = system, splits, cycle
+        self.settings, self.seed = system.settings, system.settings.seed + cycle
+        train, dev = splits["train"], splits["dev"]
+        self.glance = Batch(*(column[: min(GLANCE, len(dev.text))] for column in train))  # D35
+        self.curves: list[dict[str, float]] = []
+        self.seconds: list[float] = []
+        self.best_f1, self.best_epoch = -1.0, 0
+        self.state: dict[str, Tensor] = {}
+
+    def score(self, epoch: int, losses: dict[str, float], seconds: float) -> float:
+        """Take down an epoch's losses and scores, keep its parameters if they are the best so far.
+
+        Returns the weighted F1 on dev.
+        """
+        settings = self.settings
+        if not math.isfinite(losses["loss"]):
+            raise PmmoError(
+                f"{settings.name}, cycle {self.cycle}: the loss is {losses['loss']} in epoch "
+                f"{epoch + 1}; lower learning_rate or the KL and penalty weights"
+            )
+        dev_f1, train_f1 = (self.scores_of(x) for x in (self.splits["dev"], self.glance))
+        self.seconds.append(seconds)
+        self.curves.append(
+            {
+                "cycle": self.cycle,
+                "epoch": epoch + 1,
+                **{f"dev_{name}": value for name, value in dev_f1.items()},
+                "train_weighted": train_f1["weighted"],
+                **losses,
+            }
+        )
+        # departure D21
+        if settings.kept_epoch == "last" or dev_f1["weighted"] > self.best_f1:
+            self.best_f1, self.best_epoch = dev_f1["weighted"], epoch + 1
+            self.state = {name: value.clone() for name, value in self.system.state_dict().items()}
+        return dev_f1["weighted"]
+
+    def scores_of(self, movies: Batch) -> dict[str, float]:
+        samples = own_samples(self.system)
+        found, _ = predict(self.system, movies.text, movies.image, samples=samples, seed=self.seed)
+        return scores(found, movies.genres, self.settings.threshold)
+
+    def finish(self) -> Cycle:
+        """Predictions and scores of the kept epoch."""
+        self.system.load_state_dict(self.state)
+        train, dev, test = (self.splits[name] for name in ("train", "dev", "test"))
+        predictions = final_predictions(
+            self.system,
+            {"dev": (dev.text, dev.image), "test": (test.text, test.image)},
+            means=(train.text.mean(0), train.image.mean(0)),
+            seed=self.seed,
+        )
+        summary: dict[str, object] = {
+            "cycle": self.cycle,
+            "seed": self.seed,
+            "best_epoch": self.best_epoch,
+        }
+        for suffix, score in (("", scores), ("_per_genre", genre_scores)):
+            for name in ("dev", "test"):
+                genres = self.splits[name].genres.cpu()
+                summary[name + suffix] = score(predictions[name], genres, self.settings.threshold)
+        return Cycle(
+            summary=summary,
+            curves=self.curves,
+            predictions=predictions,
+            state={name: value.cpu() for name, value in self.state.items()},
+            seconds_per_epoch=sorted(self.seconds)[len(self.seconds) // 2],
+        )

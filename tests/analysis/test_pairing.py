@@ -1,0 +1,58 @@
+"""Differences between rows are paired: the same movies are drawn, the same cycles subtracted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pmmo.analysis.claims import judge_all
+from pmmo.analysis.comparisons import Evidence, difference
+from pmmo.analysis.intervals import two_way
+from pmmo.analysis.run_reader import read_movies, read_runs
+from pmmo.core.names import AVERAGES
+from tests.fake_runs import VARIANTS, write_all
+
+WEIGHTED = AVERAGES.index("weighted")
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    write_all(root, movies=800)
+    return Evidence(
+        read_runs(root / "runs/rows", VARIANTS), read_movies(root / "data/tensors"), draws=300
+    )
+
+
+def test_a_row_minus_itself_is_zero_without_doubt(evidence):
+    interval = difference(evidence, "gmu", "gmu", "test")
+    assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+
+
+def test_swapping_two_rows_turns_the_interval_around(evidence):
+    one = difference(evidence, "pmmo-kl-l2", "gmu", "test")
+    other = difference(evidence, "gmu", "pmmo-kl-l2", "test")
+    assert (one.estimate, one.low, one.high) == pytest.approx(
+        (-other.estimate, -other.high, -other.low)
+    )
+
+
+def test_pairing_takes_out_what_the_rows_share(evidence):
+    # the movies' difficulty is shared by all rows of tests/fake_runs.py
+    paired = difference(evidence, "pmmo-kl-l2", "gmu", "test")
+    points, draws = evidence.f1("pmmo-kl-l2")
+    base_points, base_draws = evidence.f1("gmu")
+    draws = draws[::-1]  # other movies than the baseline's
+    unpaired = two_way(
+        (points - base_points)[:, WEIGHTED], (draws - base_draws)[:, :, WEIGHTED]
+    ).interval()
+    assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
+
+
+def test_the_seventeen_verdicts_are_words_that_dvc_can_show(evidence):
+    judged = judge_all(evidence)
+    assert len(judged) == len({claim["key"] for claim in judged}) == 17
+    allowed = {"holds", "does not hold", "undecided", "not run"}
+    assert {claim["verdict"] for claim in judged} <= allowed
+    assert json.dumps([claim["verdict"] for claim in judged])
+    assert all(np.isfinite(claim["ours"]) for claim in judged)
