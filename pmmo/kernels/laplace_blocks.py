@@ -1,8 +1,8 @@
-"""The arithmetic of `pmmo.kernels.laplace_weights` on one block of weights: a draw, its gradient.
+"""The arithmetic of one block of weights: a draw with its sums, and the gradient.
 
-Values are (k,), or (C, n) of several cycles; what belongs to a whole tensor is () or (C, 1). On a
-CPU the functions run as they stand, in scratch that stays in the cache. `compiled` has torch make
-one kernel of each, for a GPU, where every pass goes through memory.
+Values are (k,), or (C, n) for several cycles; values of a whole tensor are () or (C, 1). On a CPU
+the functions run eagerly, in scratch that stays in the cache. `compiled` makes one kernel of each,
+for a GPU, where every pass goes through memory.
 """
 
 import math
@@ -17,7 +17,7 @@ from torch import Tensor
 from pmmo.core.errors import PmmoError
 
 LOG2_E = math.log2(math.e)
-DRAW_SCRATCH, GRADIENT_SCRATCH = 3, 6  # blocks
+DRAW_SCRATCH, GRADIENT_SCRATCH = 3, 4  # blocks
 
 Scratch = Sequence[Tensor]
 
@@ -32,20 +32,20 @@ class Norm(NamedTuple):
 class Wanted(NamedTuple):
     """Which sums a draw takes."""
 
-    closed_form: bool  # those of KL(q || p) rather than of log p at the draw
-    learned: bool  # those of the gradient by the prior's location
+    closed_form: bool  # of KL(q || p) rather than of log p at the draw
+    learned: bool  # of the gradient with respect to the prior's location
     penalty: Norm | None
 
 
 class Factors(NamedTuple):
-    """What the gradient by loc and log_scale is made of, beside the weights; None: no such term."""
+    """Scalars of the gradient with respect to loc and log_scale; None if there is no such term."""
 
-    minus_log_q: Tensor  # minus the loss's gradient by log q
+    minus_log_q: Tensor  # -dLoss/dlog q
     m: Tensor | None = None
-    toward_m: Tensor | None = None  # minus that by log p, over s
-    by_kl: Tensor | None = None
-    per_scale: Tensor | None = None  # by_kl over s
-    per_power: Tensor | None = None  # that by the penalty, times its power
+    toward_m: Tensor | None = None  # -dLoss/dlog p / s
+    by_kl: Tensor | None = None  # dLoss/dKL
+    per_scale: Tensor | None = None  # dLoss/dKL / s
+    per_power: Tensor | None = None  # dLoss/dpenalty, times its power
     penalty: Norm | None = None
 
 
@@ -91,11 +91,14 @@ def gradient_block(
     log_scale: Tensor,
     theta: Tensor,
     by_theta: Tensor,
+    by_loc: Tensor,
+    by_log_scale: Tensor,
     factors: Factors,
     scratch: Scratch,
-) -> tuple[Tensor, Tensor]:
-    """Gradients by loc and log_scale, in two of the scratch blocks."""
-    g, h, b, x, y, e = scratch
+) -> None:
+    """Fill by_loc and by_log_scale, the gradients with respect to loc and log_scale."""
+    g, h = by_loc, by_log_scale
+    b, x, y, e = scratch
     m = factors.m
     if factors.toward_m is not None:
         torch.sub(theta, m, out=x).sign_()
@@ -114,13 +117,14 @@ def gradient_block(
         slope = torch.sign(loc, out=x) if power == 1 else loc
         by_theta = torch.addcmul(by_theta, slope, factors.per_power, out=g)
         if on_scale:
-            h.addcmul_(b if power == 1 else b.mul_(b), factors.per_power)  # by the log-scale
-    return by_theta if by_theta is g else g.copy_(by_theta), h
+            h.addcmul_(b if power == 1 else b.mul_(b), factors.per_power)
+    if by_theta is not g:
+        g.copy_(by_theta)
 
 
 @cache
 def compiled(block: Callable) -> Callable:
-    """`draw_block` or `gradient_block` as one kernel, without its last argument, the scratch.
+    """`draw_block` or `gradient_block` as one kernel, without the last argument, the scratch.
 
     PmmoError where torch cannot compile it.
     """
@@ -130,7 +134,8 @@ def compiled(block: Callable) -> Callable:
 
     def whole(first: Tensor, *others: object) -> object:
         scratch = [torch.empty_like(first) for _ in range(count)]  # never in memory
-        return block(first.clone(), *others, scratch)
+        # a draw uses up its first argument
+        return block(first.clone() if block is draw_block else first, *others, scratch)
 
     kernel = torch.compile(whole, dynamic=True, fullgraph=True)
 

@@ -1,9 +1,21 @@
-"""A draw of one weight tensor with its loss terms, and their gradients, as one function."""
+"""One draw of a weight tensor with its loss terms: one pass over memory forward, one backward.
+
+With n weights, eps ~ Laplace(0, 1), b = exp(log_scale), s = exp(log_s), a = |loc - m| and
+e = exp(-a/b):
+
+    theta = loc + b eps
+    log q(theta) = -sum |eps| - sum log b - n log 2            depends on eps and b alone
+    log p(theta) = -sum |theta - m|/s - n (log s + log 2)
+    KL(q || p)   = sum (a + b e)/s - sum log b + n (log s - 1)
+
+Cycles that are trained together have a leading axis: loc and log_scale are (C, ...), m and log_s
+(C,), and each term is (C,) instead of a scalar.
+"""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,93 +33,42 @@ from pmmo.kernels.laplace_blocks import (
 )
 from pmmo.kernels.random_streams import Streams, noise_source
 
-if TYPE_CHECKING:
-    from pmmo.kernels.laplace_weights import WeightPrior
-
-ONE_DRAW = torch.Size()
 # weights in a block, for each thread: buffers near the cache, and few calls for 31 million weights
 DRAW_BLOCK, GRADIENT_BLOCK = 1 << 17, 1 << 18
 
 
 @dataclass(frozen=True)
 class Along:
-    """What a draw evaluates in the same passes."""
+    """What the pass of a draw evaluates beside theta and log q."""
 
-    prior: "WeightPrior"
     closed_form: bool  # KL(q || p) rather than log p at the draw
     penalty: Norm | None = None
-    defer: Callable[["WeightGradient"], None] | None = None  # takes the gradient, see there
-    streams: Streams | None = None  # of cycles that are trained together
     compile: bool = False  # one kernel per pass (`laplace_blocks.compiled`)
 
-    @property
-    def cycles(self) -> torch.Size:
-        """The leading axis, () or (C,)."""
-        return self.prior.loc.shape
 
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted(self.closed_form, self.prior.loc.requires_grad, self.penalty)
+class Draw(NamedTuple):
+    """A weight tensor and its terms, () or (C,); None if not requested."""
 
-
-class Terms(NamedTuple):
-    """Scalars of one draw; None for those that nobody asked for."""
-
+    theta: Tensor
     log_q: Tensor
     log_p: Tensor | None
     kl: Tensor | None
     penalty: Tensor | None
 
 
-def split(
-    *tensors: Tensor, block: int | None = None, along: Along | None = None
-) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors' blocks side by side, (k,): GRADIENT_BLOCK or `block` weights for each thread.
-
-    One block is everything on CUDA, for compiled passes and for several cycles, then (C, n).
-    """
-    cycles = ONE_DRAW if along is None else along.cycles
-    views = [t.detach().view(*cycles, -1) for t in tensors]  # torch.compile looks at their base
-    if cycles or (along and along.compile) or tensors[0].device.type != "cpu":
-        return iter([tuple(views)])
-    size = (block or GRADIENT_BLOCK) * torch.get_num_threads()
-    return zip(*(v.split(size) for v in views), strict=True)
-
-
-def buffers(like: Tensor, count: int, block: int, along: Along | None) -> Sequence[Tensor]:
-    """Scratch for a block, `count` times (k,) or (C, n)."""
-    first, *_ = next(split(like, block=block, along=along))
-    return first.new_empty((count, *first.shape)).unbind()
-
-
-def prepared(
-    function: Callable, like: Tensor, count: int, block: int, along: Along | None
-) -> Callable:
-    """`draw_block` or `gradient_block` without its last argument, `count` blocks of scratch."""
-    if along is not None and along.compile:
-        return compiled(function)
-    scratch = buffers(like, count, block, along)
-
-    def run(first: Tensor, *others: object) -> object:
-        short = len(first) < len(scratch[0])  # the last one
-        return function(first, *others, [p[: len(first)] for p in scratch] if short else scratch)
-
-    return run
-
-
-def total(sums: list[Tensor], like: Tensor) -> Tensor:
-    """Sum of the blocks' sums, in float64 so that the order of 31 million weights costs nothing."""
-    return torch.stack(sums).sum(0, dtype=torch.float64).to(like.dtype)
-
-
-def per_weight(values: Tensor) -> Tensor:
-    """A scalar as it is, one value per cycle (C,) as (C, 1): to meet a block."""
-    return values.unsqueeze(-1) if values.ndim else values
+def draw(
+    loc: Tensor,
+    log_scale: Tensor,
+    prior: tuple[Tensor, Tensor] | None = None,
+    along: Along | None = None,
+    streams: Streams | None = None,
+) -> Draw:
+    """Draw theta from Laplace(loc, exp(log_scale)); `along` needs the prior (m, log s)."""
+    m, log_s = prior or (None, None)
+    return Draw(*_Draw.apply(loc, log_scale, m, log_s, along, streams))
 
 
 class _Draw(Function):
-    """(loc, log_scale, m, log s) -> theta and its `Terms`; m and s may be None, as may `along`."""
-
     @staticmethod
     def forward(
         ctx,
@@ -116,35 +77,35 @@ class _Draw(Function):
         m: Tensor | None,
         log_s: Tensor | None,
         along: Along | None,
+        streams: Streams | None,
     ) -> tuple[Tensor | None, ...]:
         ctx.set_materialize_grads(False)
+        passes = Passes(loc.device, loc.shape[:0] if m is None else m.shape, along)
         theta = torch.empty_like(loc)
-        fill = noise_source(loc, along and along.streams)
-        (noise,) = buffers(loc, 1, DRAW_BLOCK, along)
-        draw = prepared(draw_block, loc, DRAW_SCRATCH, DRAW_BLOCK, along)
+        fill = noise_source(loc, streams)
+        (noise,) = passes.buffers(loc, 1, DRAW_BLOCK)
+        run = passes.prepared(draw_block, loc, DRAW_SCRATCH, DRAW_BLOCK)
+        wanted = along and Wanted(along.closed_form, m.requires_grad, along.penalty)
         center = None if m is None else per_weight(m)
-        wanted = along and along.wanted
         sums: dict[str, list[Tensor]] = {}
-        for block in split(loc, log_scale, theta, block=DRAW_BLOCK, along=along):
+        for block in passes.split(DRAW_BLOCK, loc, log_scale, theta):
             fill(u := noise[: len(block[0])])
-            for name, values in draw(u, *block, center, wanted).items():
+            for name, values in run(u, *block, center, wanted).items():
                 sums.setdefault(name, []).extend(values)
         found = {name: total(values, loc) for name, values in sums.items()}
-        weights = loc.numel() // found["noise"].numel()
-        log_q = found["noise"] - found["log_b"] - weights * math.log(2)
-        log_p = kl = penalty = spread = None
+        n = loc.numel() // found["noise"].numel()
+        log_q = found["noise"] - found["log_b"] - n * math.log(2)
+        log_p = kl = spread = None
         if along is not None:
             s = log_s.exp()
             spread = found["spread"] / s
             if along.closed_form:
-                kl = spread - found["log_b"] + weights * (log_s - 1)
+                kl = spread - found["log_b"] + n * (log_s - 1)
             else:
-                log_p = -spread - weights * (log_s + math.log(2))
-            if along.penalty is not None:
-                penalty = found["penalty"]
-        ctx.along, ctx.spread, ctx.pull = along, spread, found.get("pull")
+                log_p = -spread - n * (log_s + math.log(2))
+        ctx.passes, ctx.along, ctx.spread, ctx.pull = passes, along, spread, found.get("pull")
         ctx.save_for_backward(loc, log_scale, m, log_s, theta)
-        return theta, log_q, log_p, kl, penalty
+        return theta, log_q, log_p, kl, found.get("penalty")
 
     @staticmethod
     def backward(
@@ -155,81 +116,80 @@ class _Draw(Function):
         by_kl: Tensor | None,
         by_penalty: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        gradient = WeightGradient(
-            *ctx.saved_tensors, ctx.along, by_theta, by_log_q, by_log_p, by_kl, by_penalty
-        )
+        loc, log_scale, m, log_s, theta = ctx.saved_tensors
+        found: dict[str, Tensor] = {
+            "minus_log_q": loc.new_zeros(()) if by_log_q is None else -by_log_q
+        }
+        penalty = None
+        if by_log_p is not None:
+            found |= {"m": m, "toward_m": -by_log_p / log_s.exp()}
+        if by_kl is not None:
+            found |= {"m": m, "by_kl": by_kl, "per_scale": by_kl / log_s.exp()}
+        if by_penalty is not None:
+            penalty = ctx.along.penalty
+            found["per_power"] = by_penalty * penalty.power
+        factors = Factors(**{k: per_weight(v) for k, v in found.items()}, penalty=penalty)
+        by_loc, by_log_scale = torch.empty_like(loc), torch.empty_like(loc)
+        outside = torch.zeros_like(theta) if by_theta is None else by_theta.contiguous()
+        run = ctx.passes.prepared(gradient_block, loc, GRADIENT_SCRATCH, GRADIENT_BLOCK)
+        tensors = (loc, log_scale, theta, outside, by_loc, by_log_scale)
+        for block in ctx.passes.split(GRADIENT_BLOCK, *tensors):
+            run(*block, factors)
         by_m = by_log_s = None
         if ctx.pull is not None:  # the prior is learned
-            by_m, by_log_s = gradient.by_prior(ctx.spread, ctx.pull)
-        if ctx.along is not None and ctx.along.defer is not None:
-            ctx.along.defer(gradient)
-            return None, None, by_m, by_log_s, None
-        return *gradient.dense(), by_m, by_log_s, None
+            by_m, by_log_s = torch.zeros_like(m), torch.zeros_like(m)
+            n = loc.numel() // m.numel()
+            if by_kl is not None:
+                by_m = -by_kl * ctx.pull / log_s.exp()
+                by_log_s = by_kl * (n - ctx.spread)
+            elif by_log_p is not None:
+                by_m = by_log_p * ctx.pull / log_s.exp()
+                by_log_s = by_log_p * (ctx.spread - n)
+        return by_loc, by_log_scale, by_m, by_log_s, None, None
 
 
 @dataclass(frozen=True)
-class WeightGradient:
-    """The gradient of a loss by one draw's loc and log_scale, computed when it is asked for.
+class Passes:
+    """How the passes over a weight tensor are cut: in blocks on a CPU, whole elsewhere."""
 
-    As full tensors (`dense`), or block by block (`blocks`), so that an optimiser can clip and
-    apply a block while it is in the cache and no full gradient is ever written.
-    """
-
-    loc: Tensor
-    log_scale: Tensor
-    m: Tensor | None
-    log_s: Tensor | None
-    theta: Tensor
+    device: torch.device
+    cycles: torch.Size  # the leading axis, () or (C,)
     along: Along | None
-    # the loss's gradient by theta as the network uses it, and by the draw's terms
-    by_theta: Tensor | None
-    by_log_q: Tensor | None
-    by_log_p: Tensor | None
-    by_kl: Tensor | None
-    by_penalty: Tensor | None
 
-    def split(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Tensors in the shape of loc, cut as `blocks` cuts the gradient."""
-        return split(*tensors, along=self.along)
+    def split(self, block: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Blocks of the tensors side by side, (k,) with `block` weights for each thread.
 
-    def dense(self) -> tuple[Tensor, Tensor]:
-        """Gradients by loc and log_scale, in their shapes."""
-        by_loc, by_log_scale = torch.empty_like(self.loc), torch.empty_like(self.loc)
-        for whole, part in zip(self.split(by_loc, by_log_scale), self.blocks(), strict=True):
-            for target, source in zip(whole, part, strict=True):
-                target.copy_(source)
-        return by_loc, by_log_scale
+        There is one block on CUDA, for compiled passes, and for several cycles, then (C, n).
+        """
+        views = [t.detach().view(*self.cycles, -1) for t in tensors]
+        if self.cycles or (self.along and self.along.compile) or self.device.type != "cpu":
+            return iter([tuple(views)])
+        return zip(*(v.split(block * torch.get_num_threads()) for v in views), strict=True)
 
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gradients by loc and log_scale, in the order of `split`; reused buffers."""
-        block = prepared(gradient_block, self.loc, GRADIENT_SCRATCH, GRADIENT_BLOCK, self.along)
-        outside = torch.zeros_like(self.theta) if self.by_theta is None else self.by_theta
-        tensors = (self.loc, self.log_scale, self.theta, outside.contiguous())
-        factors = self.factors()
-        for parts in self.split(*tensors):
-            yield block(*parts, factors)
+    def buffers(self, like: Tensor, count: int, block: int) -> Sequence[Tensor]:
+        """`count` scratch tensors of the shape of a block."""
+        first, *_ = next(self.split(block, like))
+        return first.new_empty((count, *first.shape)).unbind()
 
-    def factors(self) -> Factors:
-        found: dict[str, Tensor] = {"minus_log_q": self.loc.new_zeros(())}
-        if self.by_log_q is not None:
-            found["minus_log_q"] = -self.by_log_q
-        if self.along is not None:
-            found["m"] = self.m
-        if self.by_log_p is not None:
-            found["toward_m"] = -self.by_log_p / self.log_s.exp()
-        if self.by_kl is not None:
-            found |= {"by_kl": self.by_kl, "per_scale": self.by_kl / self.log_s.exp()}
-        if self.by_penalty is not None:
-            found["per_power"] = self.by_penalty * self.along.penalty.power
-        penalty = None if self.by_penalty is None else self.along.penalty
-        return Factors(**{k: per_weight(v) for k, v in found.items()}, penalty=penalty)
+    def prepared(self, function: Callable, like: Tensor, count: int, block: int) -> Callable:
+        """`draw_block` or `gradient_block` without the last argument, `count` scratch blocks."""
+        if self.along is not None and self.along.compile:
+            return compiled(function)
+        scratch = self.buffers(like, count, block)
 
-    def by_prior(self, spread: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients by m and log s, from sums of the forward pass."""
-        weights = self.loc.numel() // spread.numel()
-        if self.by_kl is not None:
-            return -self.by_kl * pull / self.log_s.exp(), self.by_kl * (weights - spread)
-        if self.by_log_p is not None:
-            by_m = self.by_log_p * pull / self.log_s.exp()
-            return by_m, self.by_log_p * (spread - weights)
-        return torch.zeros_like(self.m), torch.zeros_like(self.m)
+        def run(first: Tensor, *others: object) -> object:
+            short = len(first) < len(scratch[0])  # the last block
+            own = [s[: len(first)] for s in scratch] if short else scratch
+            return function(first, *others, own)
+
+        return run
+
+
+def total(sums: list[Tensor], like: Tensor) -> Tensor:
+    """Sum of the blocks' sums, in float64 so that the order of 31 million weights costs nothing."""
+    return torch.stack(sums).sum(0, dtype=torch.float64).to(like.dtype)
+
+
+def per_weight(values: Tensor) -> Tensor:
+    """A scalar as it is, values per cycle (C,) as (C, 1), to broadcast over a block."""
+    return values.unsqueeze(-1) if values.ndim else values

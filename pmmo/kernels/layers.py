@@ -6,6 +6,7 @@ parameters (C, ...), and every cycle sees its own statistics and its own random 
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional
 
 from pmmo.kernels.random_streams import Streams
@@ -15,7 +16,25 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b: (B, F), (H, F), (H,) -> (B, H), or all of them with an axis of cycles in front."""
     if weight.ndim == 2:
         return functional.linear(x, weight, bias)
-    return torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)  # (C, B, H)
+    return _StackedLinear.apply(x, weight, bias)
+
+
+class _StackedLinear(Function):
+    """x W^T + b of C cycles: (C, B, F), (C, H, F), (C, H) -> (C, B, H).
+
+    autograd's own gradient of W is a transposed product, which the optimiser would copy.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = torch.baddbmm(bias.unsqueeze(-2), x, weight.mT)  # bfloat16 under autocast
+        ctx.save_for_backward(x.to(y.dtype), weight.to(y.dtype))
+        return y
+
+    @staticmethod
+    def backward(ctx, by_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return by_y @ weight, by_y.mT @ x, by_y.sum(-2)  # (C, B, F), (C, H, F), (C, H)
 
 
 class Linear(nn.Linear):

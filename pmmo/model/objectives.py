@@ -2,7 +2,7 @@
 
 Signs and scales: every function returns nats of the whole training set (a mini-batch's likelihood
 is scaled to N movies by the model's plate); the systems divide by N, so that the losses of A and C
-are both per movie. Of several cycles it returns one value each, (C,).
+are both per movie. Values are scalars, or (C,) for cycles that are trained together.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pmmo.kernels.laplace_weights import Norm, WeightPosterior, WeightPrior
+from pmmo.kernels.laplace_blocks import Norm
+from pmmo.kernels.laplace_weights import WeightPosterior, WeightPrior
 
 Elbo = Literal["v1", "v2", "kl"]
 Penalty = Literal["none", "l1", "l2"]
@@ -42,7 +43,7 @@ def sampled_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
     """log q(theta) - log p(theta) at the draw: the KL term of ELBOv1, Eq. 6."""
     # Eq. 5 prints both expectations with a minus; it is -(E[log p] - E[log q]) (departure D16)
     terms = [
-        q.log_prob(theta) - q.log_p(theta, p) for q, theta, p in sites(guide_trace, model_trace)
+        q.log_prob(theta) - p.log_prob(theta) for q, theta, p in sites(guide_trace, model_trace)
     ]
     return torch.stack(terms).sum(0)
 

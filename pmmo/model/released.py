@@ -7,8 +7,9 @@ by whatever gradient they hold: that of the *previous* batch's cross-entropy.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import pyro
 import torch
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from pmmo.config.settings import Settings
 from pmmo.kernels.clipped_adam import ClippedAdam
+from pmmo.kernels.laplace_weights import WeightPrior, fused
 from pmmo.model.networks import Fused, Fusion, Maxout, fuse, layer_shapes, mix, unimodal
 from pmmo.model.objectives import sampled_kl
 from pmmo.model.systems import Batch, Sizes, System, Terms, bce
-from pmmo.model.variational import LaplacePosterior, LaplacePrior
+from pmmo.model.variational import LaplacePosterior, LaplacePrior, paired
 
 
 class LiftedCopy(nn.Module):
@@ -33,17 +35,20 @@ class LiftedCopy(nn.Module):
         self.prior = LaplacePrior(shapes, loc=1.0, scale=1.0, learned=False)
         self.guide = LaplacePosterior(start, scale=math.log(2))  # softplus(0)
 
-    def model(self, text: Tensor, image: Tensor, genres: Tensor) -> None:
-        z = torch.tanh(fuse(self.prior(), text, image, "inputs").z)  # (B, H)
+    def model(
+        self, text: Tensor, image: Tensor, genres: Tensor, p: Mapping[str, WeightPrior]
+    ) -> None:
+        z = torch.tanh(fuse(self.prior(p), text, image, "inputs").z)  # (B, H)
         # the likelihood takes the 0/1 labels as numbers of categories, of which there are H
         with pyro.plate("genres", genres.shape[1]), pyro.plate("movies", len(text)):
             logits = torch.sigmoid(z).unsqueeze(-2)  # (B, 1, H)
             pyro.sample("labels", Categorical(logits=logits), obs=genres)
 
     def negative_elbo(self, text: Tensor, image: Tensor, genres: Tensor) -> Tensor:
-        guide_trace = poutine.trace(self.guide).get_trace()
+        q, p = paired(self.guide, self.prior, partial(fused, closed_form=False))
+        guide_trace = poutine.trace(self.guide).get_trace(q)
         model = poutine.trace(poutine.replay(self.model, trace=guide_trace))
-        model_trace = model.get_trace(text, image, genres)
+        model_trace = model.get_trace(text, image, genres, p)
         labels = model_trace.nodes["labels"]
         log_likelihood = labels["fn"].log_prob(labels["value"]).sum()
         return sampled_kl(guide_trace, model_trace) - log_likelihood
@@ -79,11 +84,7 @@ class Released(System):
             )
         self.optimisers = (
             # one optimiser in the released code; element-wise, so it is the same as these two
-            ClippedAdam(
-                self.lifted.guide.parameters(),
-                lr=settings.learning_rate,
-                deferred=self.lifted.guide.evaluate_along(self.lifted.prior, closed_form=False),
-            ),
+            ClippedAdam(self.lifted.guide.parameters(), lr=settings.learning_rate),
             ClippedAdam(
                 [*self.inputs.parameters(), *self.fusion.parameters()], lr=settings.learning_rate
             ),

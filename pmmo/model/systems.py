@@ -5,6 +5,7 @@ Each is an `nn.Module` with `train_step` and `predict`. B movies in a batch, G g
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pmmo.config.settings import Settings
 from pmmo.kernels.clipped_adam import ClippedAdam
-from pmmo.kernels.laplace_draw import WeightGradient
+from pmmo.kernels.laplace_weights import fused
 from pmmo.kernels.layers import Linear
 from pmmo.model.networks import Fused, Fusion, Inputs, apply_max_norm, maxout_classifier
 from pmmo.model.objectives import (
@@ -44,8 +45,8 @@ class Batch(NamedTuple):
 
 def bce(logits: Tensor, genres: Tensor, reduction: str) -> Tensor:
     """Binary cross-entropy per movie, averaged or summed over the genres (departure D10)."""
-    if logits.ndim > 2:  # (C, B, G)
-        return torch.stack([bce(*own, reduction) for own in zip(logits, genres, strict=True)])
+    if logits.ndim == 3:  # of C cycles, (C, B, G): one value each, (C,)
+        return torch.stack([bce(*cycle, reduction) for cycle in zip(logits, genres, strict=True)])
     loss = binary_cross_entropy_with_logits(logits.to(genres.dtype), genres)
     return loss if reduction == "mean" else loss * genres.shape[-1]
 
@@ -57,7 +58,7 @@ class System(nn.Module):
     movie unless said otherwise; it may build another fusion or classifier.
     """
 
-    optimisers: tuple[torch.optim.Optimizer | ClippedAdam, ...]
+    optimisers: tuple[torch.optim.Optimizer, ...]
     losses: Callable[[Batch, int], Terms]
 
     def __init__(self, settings: Settings, sizes: Sizes) -> None:
@@ -150,7 +151,7 @@ class TwoObjectives(System):
         # with batch norm of the inputs and the readout, which are deterministic (departure D24)
         module_a = [p for p in self.parameters() if p.requires_grad and id(p) not in in_c]
         self.optimisers = (
-            ClippedAdam(module_a, lr=settings.learning_rate, deferred=self.deferred_gradients()),
+            ClippedAdam(module_a, lr=settings.learning_rate),
             torch.optim.AdamW(  # departure D20
                 module_c,
                 lr=settings.classifier_learning_rate,
@@ -158,10 +159,6 @@ class TwoObjectives(System):
                 fused=True,
             ),
         )
-
-    def deferred_gradients(self) -> list[WeightGradient]:
-        """Where the fusion's backward pass leaves gradients that A's optimiser computes."""
-        return []
 
     def readout(self, z: Tensor) -> Tensor:
         """Logits (B, G) of A's own likelihood (departure D2)."""
@@ -202,15 +199,12 @@ class Pmmo(TwoObjectives):
             prior=s.prior,
             prior_loc=s.prior_loc,
             prior_scale=scale,
-        )
-
-    def deferred_gradients(self) -> list[WeightGradient]:
-        s = self.settings
-        return self.fusion.guide.evaluate_along(
-            self.fusion.prior,
-            closed_form=s.elbo == "v2",
-            penalty=norm_of(s.penalty, s.penalty_on),
-            compile=s.compile,
+            pair=partial(
+                fused,
+                closed_form=s.elbo == "v2",
+                penalty=norm_of(s.penalty, s.penalty_on),
+                compile=s.compile,
+            ),
         )
 
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:

@@ -1,9 +1,10 @@
 """Several cycles as one system: their parameters in one tensor each, with a leading axis (C, ...).
 
-A GPU takes a step of five cycles in fewer and larger pieces. The systems that were stacked go on
-to exist, as views of the common one: what trains it trains them, and each is evaluated as ever.
+A GPU takes a step of five cycles in fewer and larger pieces. The original systems become views of
+the stacked parameters: training the stack trains each. Evaluation is unchanged.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,10 +18,10 @@ from pmmo.model.variational import LaplacePosterior
 def build_together(
     build: Callable[[], System], seeds: Sequence[int], device: torch.device
 ) -> tuple[System, list[System]]:
-    """A system per seed, on `device`, and the one whose steps train them all; of one: itself.
+    """The system whose steps train all cycles, and a system per seed, on `device`.
 
-    Each starts as `build` makes it after its seed, and goes on with the random numbers that
-    follow. Seeds torch's global generators.
+    For one seed both are the same. Each system starts as `build` makes it after its seed, and
+    continues with the random numbers that follow. Seeds torch's global generators.
     """
     streams, systems = Streams(device), []
     for seed in seeds:
@@ -29,15 +30,15 @@ def build_together(
         streams.add()
     if len(systems) == 1:
         return systems[0], systems
-    body = build().to(device)
+    body = copy.deepcopy(systems[0])
     stack(body, systems, streams)
     return body, systems
 
 
 def stack(body: System, systems: Sequence[System], streams: Streams) -> None:
-    """Make `body` the common system of `systems`, C systems of its kind on its device.
+    """Make `body` the stack of `systems`, C systems of its kind on its device.
 
-    Its own values are lost. `streams` holds a random stream for each.
+    The values of `body` are replaced. `streams` holds a random stream for each system.
     """
     for name, parameter in body.named_parameters():
         own = [system.get_parameter(name) for system in systems]
@@ -53,3 +54,5 @@ def stack(body: System, systems: Sequence[System], streams: Streams) -> None:
                 setattr(m, key, part)
         if isinstance(module, (Dropout, LaplacePosterior)):
             module.streams = streams
+        if isinstance(module, LaplacePosterior):
+            module.cycles = torch.Size([len(systems)])

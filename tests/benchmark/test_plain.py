@@ -112,15 +112,12 @@ def assert_same(ours, theirs, tolerance, what, least=0.0):
 
 
 def gradients(system, term, names):
-    """The gradients that the optimisers get; those that A's optimiser computes itself, too."""
+    """The gradients that the optimisers get."""
     for optimiser in system.optimisers:
         optimiser.zero_grad()
     term.backward(retain_graph=True)
     parameters = dict(system.named_parameters())
     found = {p: torch.zeros_like(p) if p.grad is None else p.grad for p in parameters.values()}
-    with torch.no_grad():
-        for left in getattr(system.optimisers[0], "deferred", ()):
-            found[left.loc], found[left.log_scale] = left.dense()
     return [found[parameters[name]].clone() for name in names]
 
 

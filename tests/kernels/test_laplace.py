@@ -11,8 +11,8 @@ from scipy.stats import kstest, laplace
 from torch.distributions import Independent, Laplace, kl_divergence
 
 from pmmo.kernels import laplace_draw, random_streams
-from pmmo.kernels.laplace_draw import Along
-from pmmo.kernels.laplace_weights import Norm, WeightPosterior, WeightPrior
+from pmmo.kernels.laplace_blocks import Norm
+from pmmo.kernels.laplace_weights import WeightPosterior, WeightPrior, fused
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 SHAPES = st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple)
@@ -42,6 +42,13 @@ def plain(loc, log_scale, shape=None):
     return Independent(Laplace(loc, log_scale.exp()), loc.ndim)
 
 
+def pair(loc, log_scale, **along):
+    """A posterior and some prior, evaluated together."""
+    m = torch.zeros((), dtype=loc.dtype)
+    prior = WeightPrior(m, m, loc.shape)
+    return fused(WeightPosterior(loc, log_scale), prior, **({"closed_form": False} | along))
+
+
 def same(first, second):
     for a, b in zip(first, second, strict=True):
         torch.testing.assert_close(a, b, **EXACT)
@@ -56,7 +63,7 @@ def value_and_gradients(value, inputs):
 def test_draw_and_its_log_q_have_plain_values_and_total_gradients(shape, seed):
     loc, log_scale = parameters(shape, seed)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=loc.dtype)
-    q = WeightPosterior(loc, log_scale)
+    q, _ = pair(loc, log_scale)
     torch.manual_seed(seed)
     theta = q.rsample()
     ours = q.log_prob(theta) * 1.7 + (weight * theta.sin()).sum()
@@ -71,7 +78,7 @@ def test_draw_and_its_log_q_have_plain_values_and_total_gradients(shape, seed):
 
 def test_the_draws_own_log_q_does_not_move_with_loc():
     loc, log_scale = parameters((3, 4), 1)
-    q = WeightPosterior(loc, log_scale)
+    q, _ = pair(loc, log_scale)
     by_loc, by_scale = torch.autograd.grad(q.log_prob(q.rsample()), (loc, log_scale))
     assert torch.equal(by_loc, torch.zeros_like(loc))
     assert torch.equal(by_scale, -torch.ones_like(loc))
@@ -82,8 +89,8 @@ def test_the_draws_own_log_q_does_not_move_with_loc():
 def test_posterior_log_prob_of_another_tensor(shape, seed):
     loc, log_scale = parameters(shape, seed)
     value = leaf(parameters(shape, seed + 1)[0])
-    q, inputs = WeightPosterior(loc, log_scale), (value, loc, log_scale)
-    q.rsample()  # does not answer for its own draw
+    (q, _), inputs = pair(loc, log_scale), (value, loc, log_scale)
+    q.rsample()  # the terms of this draw are not those of `value`
     same(
         value_and_gradients(q.log_prob(value), inputs),
         value_and_gradients(plain(loc, log_scale).log_prob(value), inputs),
@@ -207,9 +214,13 @@ def test_terms_evaluated_along_with_a_draw(monkeypatch, dtype, rtol, closed_form
     monkeypatch.setattr(laplace_draw, "GRADIENT_BLOCK", 6)
     loc, log_scale = (leaf(v.to(dtype)) for v in parameters((4, 5), 0))
     m, log_s = (scalar(v).detach().to(dtype).requires_grad_(learned) for v in (0.1, -0.5))
-    prior = WeightPrior(m, log_s, (4, 5))
     torch.manual_seed(1)
-    q = WeightPosterior(loc, log_scale, Along(prior, closed_form, penalty))
+    q, prior = fused(
+        WeightPosterior(loc, log_scale),
+        WeightPrior(m, log_s, (4, 5)),
+        closed_form=closed_form,
+        penalty=penalty,
+    )
     theta = q.rsample()
     epsilon = ((theta - loc) / log_scale.exp()).detach()
     p, plain_q = plain(m, log_s, (4, 5)), plain(loc, log_scale)
@@ -218,10 +229,10 @@ def test_terms_evaluated_along_with_a_draw(monkeypatch, dtype, rtol, closed_form
     pairs.append((q.log_prob(theta), plain_q.log_prob(plain_theta)))
     if closed_form:
         pairs.append((kl_divergence(q, prior), kl_divergence(plain_q, p)))
-        assert pairs[-1][0] is q.terms.kl
+        assert pairs[-1][0] is q.drawn.kl
     else:
-        pairs.append((q.log_p(theta, prior), p.log_prob(plain_theta)))
-        assert pairs[-1][0] is q.terms.log_p
+        pairs.append((prior.log_prob(theta), p.log_prob(plain_theta)))
+        assert pairs[-1][0] is q.drawn.log_p
     if penalty is not None:
         values = [loc, log_scale.exp()][: 1 + penalty.on_scale]
         pairs.append((q.norm(penalty), sum(v.abs().pow(penalty.power).sum() for v in values)))
@@ -245,10 +256,12 @@ def test_another_prior_is_not_answered_from_the_draw():
     loc, log_scale = parameters((3, 4), 2)
     m, other = scalar(0.1), scalar(0.7)
     for closed_form in (False, True):
-        q = WeightPosterior(loc, log_scale, Along(WeightPrior(m, m, (3, 4)), closed_form))
+        q, _ = fused(
+            WeightPosterior(loc, log_scale), WeightPrior(m, m, (3, 4)), closed_form=closed_form
+        )
         theta = q.rsample()
         prior = WeightPrior(other, m, (3, 4))
         expected = plain(other, m, (3, 4))
-        torch.testing.assert_close(q.log_p(theta, prior), expected.log_prob(theta), **EXACT)
+        torch.testing.assert_close(prior.log_prob(theta), expected.log_prob(theta), **EXACT)
         kl = kl_divergence(plain(loc, log_scale), expected)
         torch.testing.assert_close(kl_divergence(q, prior), kl, **EXACT)

@@ -53,11 +53,7 @@ def loss_of_a(built, batch, epoch, seed=3):
 
 
 def guide_gradients(built):
-    """Gradients of the posterior's parameters, also where the optimiser is left to compute them."""
-    for optimiser in built.optimisers:
-        for later in getattr(optimiser, "deferred", ()):
-            with torch.no_grad():
-                later.loc.grad, later.log_scale.grad = later.dense()
+    """Gradients with respect to the posterior's parameters."""
     return {name: p.grad.clone() for name, p in built.fusion.guide.named_parameters()}
 
 
