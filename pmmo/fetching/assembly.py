@@ -21,7 +21,7 @@ class WrongHash(PmmoError):
 
 
 def temporary(target: Path) -> Path:
-    """The temporary name of `target`: always the same, so that runs leave no files behind."""
+    """The temporary name of `target`; a fixed one, so that a run overwrites what a kill left."""
     return target.with_name(target.name + ".tmp")
 
 
