@@ -1,9 +1,9 @@
-"""Measure the synthetic movies against what is known of the real ones; prints Markdown.
+"""Compare the synthetic movies with the known facts about the real ones; prints Markdown.
 
     OMP_NUM_THREADS=1 python -m scripts.calibrate_synthetic > measured.md
 
-The systems below are plain and independent of the project's own, so that a fault in those cannot
-hide here. `--compare FILE` also sets label co-occurrence against real movies in the same layout.
+The systems below are simple and independent of the project's systems, so a fault in those does not
+affect them. `--compare FILE` also compares label co-occurrence with real movies in the same layout.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def generation_cost(path: Path, rows: int, seed: int) -> str:
-    """Write the file in a process of its own; seconds and peak memory of all of that process."""
+    """Write the file in a separate process; its total seconds and peak memory, as Markdown."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", GENERATE, str(path), str(rows), str(seed)], check=True)
     seconds = time.perf_counter() - start
@@ -120,7 +120,7 @@ def features_table(movies: Movies) -> list[str]:
 
 
 def labels_table(genres: np.ndarray) -> list[str]:
-    """Labels per movie, and lift: how much more often two genres meet than independent ones."""
+    """Labels per movie, and lift: the frequency of a pair relative to independent genres."""
     labels = genres.sum(axis=1)
     published = sum(GENRE_COUNTS.values()) / ROWS
     spread = ", ".join(
@@ -143,7 +143,7 @@ def lift(genres: np.ndarray) -> np.ndarray:
 
 
 def comparison(genres: np.ndarray, path: Path) -> str:
-    """Rank correlation of the lifts of all pairs of genres that both files know."""
+    """Rank correlation of the lifts over all pairs of genres that both files have."""
     with h5py.File(path) as file:
         names = json.loads(file["genres"].attrs["target_names"])
         real = file["genres"][:]
@@ -159,7 +159,7 @@ def comparison(genres: np.ndarray, path: Path) -> str:
 
 
 class Maxout(nn.Linear):
-    """Largest of two linear pieces for each output."""
+    """The maximum of two linear pieces for each output."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs * 2)
@@ -256,7 +256,8 @@ def _genres_table(
 def literature_f1(strength: np.ndarray, alpha: float) -> np.ndarray:
     """The F1 (G,) in Arevalo et al. that the strengths (G,) were solved from (docs/synthetic.md).
 
-    A genre is seen as two unit normals, of prior its published share, cut at probability 0.5.
+    A genre is modelled by two unit normals with its published share as prior, cut at
+    probability 0.5.
     """
     share = np.array(list(GENRE_COUNTS.values())) / ROWS
     distance = strength / (alpha * (share / 0.1) ** -0.12)
@@ -283,7 +284,7 @@ def _logistic(text: np.ndarray, movies: Movies) -> np.ndarray:
 def _fit(
     model: nn.Module, inputs: Sequence[np.ndarray], movies: Movies, epochs: int, max_norm: float
 ) -> tuple[np.ndarray, int, np.ndarray]:
-    """Test predictions (N_test, G) of the best epoch on dev, that epoch, and those of the last."""
+    """Test predictions (N_test, G) of the best dev epoch, that epoch, and the last epoch's."""
     xs = [torch.from_numpy(x) for x in inputs]
     y = torch.from_numpy(movies.genres).float()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)

@@ -1,10 +1,10 @@
-"""Why the text taken literally does not learn: nats of KL against nats of data; prints Markdown.
+"""Show why the text taken literally does not learn: nats of KL and of data; prints Markdown.
 
     python -m scripts.explain_literal
     python -m scripts.explain_literal --scale paper --data FOLDER --epochs 5
 
-Trains `pmmo-literal`, the same with ELBOv2's exact KL term, and the working reading, one cycle
-each, and looks into them on the way.
+Trains `pmmo-literal`, the same variant with ELBOv2's closed-form KL term, and the working reading
+for one cycle each, and measures them at some epochs.
 """
 
 import math
@@ -26,12 +26,12 @@ READINGS = {
     "working": ("pmmo-kl-l2", {}),
 }
 LOOKS = (0, 1, 2, 5, 10, 20)  # epochs
-DRAWS = 5  # of the expected log-likelihood
+DRAWS = 5  # draws for the expected log-likelihood
 
 
 @torch.no_grad()
 def look(system: System, splits: dict[str, Batch]) -> dict[str, float]:
-    """Nats of the whole training set, and how far the posterior is from its prior."""
+    """Training KL and log-likelihood, distance from the prior, directions of z, dev F1."""
     train_set, found = splits["train"], dict.fromkeys(LAYERS, 0.0)
     with evaluation_mode(system, "evaluation_set"), torch.random.fork_rng():
         likelihoods = []
@@ -88,12 +88,12 @@ def follow(name: str, splits: dict[str, Batch], scale: str, epochs: int | None) 
 
 
 def entropy(rates: list[float]) -> float:
-    """Nats per movie of independent genres with these rates."""
+    """Entropy in nats per movie of independent genres with these rates."""
     return -sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in rates)
 
 
 def by_hand() -> str:
-    """The same account at the paper's sizes, from counts alone."""
+    """The same quantities at the paper's sizes, from counts alone."""
     hidden, scale, loc = 3000, 0.01, 0.1
     shapes = layer_shapes(TEXT_WIDTH, IMAGE_WIDTH, hidden, "outputs").values()
     weights = sum(math.prod(shape) for shape in shapes)

@@ -1,11 +1,11 @@
-"""Standard deviation of module A's gradient estimators, ELBOv1 and ELBOv2; prints Markdown.
+"""Measure the standard deviation of module A's gradients, ELBOv1 and ELBOv2; prints Markdown.
 
     python -m scripts.measure_gradients
     python -m scripts.measure_gradients --scale paper --data FOLDER --epochs 5
 
-One batch is kept and the weights are drawn again and again, so that what varies is the draw alone.
-Unit: the gradient of the loss per movie; each number is the root of the mean over the weights of
-the variance over the draws.
+One batch is kept and the weights are drawn many times, so only the draw varies. The gradients are
+those of the loss per movie. Each number is the square root of the mean over the weights of the
+variance over the draws.
 """
 
 import torch
@@ -20,7 +20,7 @@ DRAWS = 200
 
 
 class Moments:
-    """Running mean and variance of a tensor, by Welford."""
+    """Running mean and variance of a tensor (Welford's algorithm)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
@@ -45,7 +45,7 @@ def gradient(value: Tensor, parameters: list[Tensor]) -> Tensor:
 
 
 def measure(system: System, batch: Batch, draws: int) -> dict[tuple[str, str], Moments]:
-    """(kind, part) -> moments; parts: likelihood, KL and whole loss by v1 and v2, k both ways."""
+    """(kind, part) -> moments; parts: likelihood, KL (v1, v2), whole loss (v1, v2, both k)."""
     movies = system.sizes.movies
     per_weight = kl_temperature("per_weight", movies, system.fusion.random_weights)
     found: dict[tuple[str, str], Moments] = {}
@@ -91,7 +91,7 @@ def rows(when: str, found: dict[tuple[str, str], Moments], k: float) -> list[lis
 
 
 def agreement(found: dict[tuple[str, str], Moments]) -> float:
-    """Distance of the mean KL gradients of v1 and v2, by what chance gives: 1 if equal."""
+    """Distance of the mean KL gradients of v1 and v2 over its expectation if they are equal."""
     distance = chance = 0.0
     for kind in KINDS:
         v1, v2 = found[kind, "v1"], found[kind, "v2"]

@@ -1,4 +1,4 @@
-"""What the scripts about module A's objective share: settings, movies, a system to look into."""
+"""Common parts of the scripts about module A's objective: settings, movies, a system."""
 
 import argparse
 import tempfile
@@ -31,7 +31,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def row(name: str, scale: str, epochs: int | None) -> Settings:
-    """A row of params.yaml at `scale`, whatever scale the file is set to."""
+    """A variant of params.yaml at `scale`, for any scale in the file."""
     tree = yaml.safe_load((ROOT / "params.yaml").read_text())
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
@@ -60,14 +60,14 @@ def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
 
 
 def module_a(system: System) -> BayesianFusion:
-    """A copy of PM+MO's module A that no optimiser knows, for gradients of single terms."""
+    """A copy of PM+MO's module A that no optimiser updates, for gradients of single terms."""
     fusion = system.build_fusion().to(next(system.parameters()).device)
     fusion.load_state_dict(system.fusion.state_dict())
     return fusion
 
 
 def traces(system: System, fusion: BayesianFusion, batch: Batch) -> tuple:
-    """Traces of the guide and the model at one draw, `batch` standing for the training set."""
+    """Traces of guide and model at one draw, with `batch` in place of the training set."""
     text, image = system.inputs(batch.text, batch.image)
     return fusion.traces(
         text, image, batch.genres, readout=system.readout, movies=system.sizes.movies

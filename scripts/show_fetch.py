@@ -1,10 +1,10 @@
-"""Show what `fetch` moves: a full-size file in the published layout behind a real nginx.
+"""Measure the traffic of `fetch` from a full-size file in the published layout on a real nginx.
 
-    python -m scripts.show_fetch            the ranges, and a whole download beside them
+    python -m scripts.show_fetch            the ranges, and a whole download for comparison
     python -m scripts.show_fetch --ranges   the ranges alone
     python -m scripts.show_fetch --json     the figures for a program
 
-Needs nginx (Debian's package `nginx`) and 2 GB of disk: the 15 GB that nobody needs are holes.
+Needs nginx (Debian's package `nginx`) and 2 GB of disk: unused data in the 15 GB are holes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ UNUSED = {  # 14.6 GB of holes, between and after the columns
     "three_grams": ((ROWS, 9_799), "<f4"),
     "word_grams": ((ROWS, 7_369), "<f4"),
 }
-# getrusage would count the memory of the process that started this one
+# getrusage would also count the memory of the parent process
 PRINT_PEAK = """
 import re
 print(int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024)
@@ -73,7 +73,7 @@ http {{
 
 
 def write_full_size(path: Path, unused: Mapping = UNUSED) -> None:
-    """The published file's datasets at their sizes: random columns, everything else a hole."""
+    """Write the published file's datasets at full size: random columns, holes elsewhere."""
     random = np.random.default_rng(0)
     values = {
         "features": lambda n: random.random((n, 300), np.float32),
@@ -102,7 +102,7 @@ def write_full_size(path: Path, unused: Mapping = UNUSED) -> None:
 
 @contextmanager
 def nginx(folder: Path):
-    """Serve `folder`/files on loopback; yields the address. The log has status and bytes."""
+    """Serve `folder`/files on loopback; yield the address. The log has status and bytes."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     user = "user root;" if os.geteuid() == 0 else ""
@@ -123,14 +123,14 @@ def nginx(folder: Path):
 
 
 def measured(code: str, arguments: list[str], folder: Path) -> dict[str, float]:
-    """Run code in a process; what nginx sent to it, its requests, seconds and peak memory."""
+    """Run code in a process; its bytes from nginx, requests, seconds and peak memory."""
     log = folder / "access.log"
     before = log.stat().st_size
     start = time.monotonic()
     command = [sys.executable, "-c", code + PRINT_PEAK, *arguments]
     run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.monotonic() - start
-    time.sleep(0.2)  # nginx writes a request's line after its last byte
+    time.sleep(0.2)  # nginx logs a request after its last byte
     lines = log.read_text()[before:].split()
     return {
         "requests": len(lines) // 2,

@@ -1,10 +1,10 @@
-"""Measure the openings of the paper one factor at a time, on dev; writes a table and a picture.
+"""Measure the openings of the paper one setting at a time, on dev; writes a table and a picture.
 
     python -m scripts.study_openings synthetic /path/to/movies.hdf5 --output docs/openings
 
-Around the working reading (the row `pmmo-kl-l2` at demonstration sizes, and the GMU) one setting
-changes at a time, with three seeds each. Scores are weighted F1 on dev; test is never looked at.
-Finished cycles are kept in .work/study, so that an interrupted study goes on where it was.
+Starting from the working reading (the variant `pmmo-kl-l2` at demonstration sizes, and the GMU),
+one setting changes at a time, with three seeds each. Scores are weighted F1 on dev; test is not
+used. Finished cycles are kept in .work/study, so an interrupted study resumes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ WORK = Path(".work/study")
 SEEDS = 3
 LEVEL = 0.95
 
-# row of params.yaml -> opening (departures of docs/fidelity.md) -> the other readings
+# variant -> opening (departure in docs/fidelity.md) -> the other readings
 OPENINGS: dict[str, dict[str, list[dict[str, object]]]] = {
     "pmmo-kl-l2": {
         "Gate input (D1)": [{"gate_input": "inputs"}],
@@ -94,7 +94,7 @@ class Data:
 
 
 def prepare(source: str) -> Data:
-    """Fetch and extract a source as the pipeline does, into a folder of its own."""
+    """Fetch and extract a source as in the pipeline, into a separate folder."""
     settings = load_params().data
     folder = WORK / (source if source == "synthetic" else Path(source).stem)
     movies, tensors = folder / "movies.hdf5", folder / "tensors"
@@ -109,7 +109,7 @@ def prepare(source: str) -> Data:
 
 
 def readings(row: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """The working reading of a row, then each other reading: opening and changed settings."""
+    """The working reading of a variant, then each other one: opening and changed settings."""
     yield "working reading", {}
     for opening, others in OPENINGS[row].items():
         for change in others:
@@ -117,7 +117,7 @@ def readings(row: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def dev_scores(settings: Settings, data: Data) -> list[float]:
-    """Weighted F1 on dev of each seed at its best epoch; 0 where training diverges."""
+    """Weighted F1 on dev of each seed at its best epoch; 0 if training diverges."""
     store = WORK / "cycles" / cycle_key(settings, data.tensors)
     workers = number_of_workers(settings, choose_device(settings.device))
     try:
@@ -129,7 +129,7 @@ def dev_scores(settings: Settings, data: Data) -> list[float]:
 
 
 def study(data: Data) -> pd.DataFrame:
-    """One line per row and reading: dev scores and paired differences to the working reading."""
+    """One row per variant and reading: dev scores, paired differences to the working reading."""
     lines = []
     for row in OPENINGS:
         base = replace(load_params().rows[row], cycles=SEEDS)
@@ -158,10 +158,10 @@ def words(change: Mapping[str, object]) -> str:
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    """Add paired intervals; three seeds say little of a spread, so all readings of a row share one.
+    """Add paired intervals with one standard deviation for all readings of a variant.
 
-    The variance of a difference is pooled over the readings of a row, with 2 degrees of freedom
-    from each.
+    Three seeds estimate a standard deviation poorly. The variance of a difference is therefore
+    pooled over the readings of a variant, with 2 degrees of freedom from each.
     """
     others = table[table["reading"] != ""]
     variance = others.groupby("row")["difference_sd"].agg(lambda sd: np.mean(np.square(sd)))
@@ -178,7 +178,7 @@ def verdict(line: Mapping) -> str:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """One table per row of params.yaml; the data sets side by side."""
+    """One table per variant, with the data sets side by side."""
     text = [
         "# The openings, measured",
         "",
@@ -212,7 +212,7 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Differences to the working reading with their intervals."""
+    """Draw the differences to the working reading with their intervals."""
     names = list(table["data"].unique())
     rows = list(table["row"].unique())
     readings_of = [table[(table["row"] == row) & (table["reading"] != "")] for row in rows]

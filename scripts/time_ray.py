@@ -1,9 +1,9 @@
-"""One Ray node against two, on the training stages of the demonstration, on one machine.
+"""Compare one Ray node with two on the training stages of the demonstration, on one machine.
 
-A node is one CPU core: its raylet and workers are pinned to it, and all that drives (the grid
-command, DVC, the stages) is pinned to the first node's core, as on the head of a real cluster. The
-rounds alternate (1 2, 2 1, …), so that a machine that slows down does not favour either. Works on a
-copy of the tracked files; this workspace is not touched.
+A node is one CPU core, to which its raylet and workers are pinned. The grid command, DVC and the
+stages are pinned to the first node's core, as on the head of a real cluster. The rounds alternate
+(1 2, 2 1, …), so that a machine that slows down favours neither. The script works on a copy of the
+tracked files and does not change this workspace.
 
     python -m scripts.time_ray                                   # the whole grid, one round
     python -m scripts.time_ray --rows gmu --epochs 2 --rounds 2  # a small trial
@@ -31,7 +31,7 @@ NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 300 << 20}
 
 
 def make_copy(folder: Path, rows: list[str] | None, epochs: int | None) -> None:
-    """The tracked files, perhaps with fewer rows or epochs, and everything before training."""
+    """Copy the tracked files, optionally with fewer variants or epochs; run up to training."""
     listed = subprocess.run(
         ("git", "ls-files"), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
     )
@@ -52,9 +52,9 @@ def make_copy(folder: Path, rows: list[str] | None, epochs: int | None) -> None:
 
 @contextmanager
 def cluster(nodes: int) -> Iterator[str]:
-    """A Ray cluster, node k on core k; its address. This process stays on the first core."""
-    # or a node of one CPU ends one stage's worker while another stage's trains, and the next cycle
-    # imports torch again; a node keeps as many idle workers as it has CPUs
+    """Start a Ray cluster with node k on core k, and this process on core 0; yield its address."""
+    # a node keeps as many idle workers as it has CPUs; by default a node of one CPU would end the
+    # worker of one stage while another stage trains, and the next cycle would import torch again
     os.environ["RAY_num_workers_soft_limit"] = "8"  # noqa: SIM112 - Ray's name
     import_ray()
     from ray.cluster_utils import Cluster
@@ -75,7 +75,7 @@ def cluster(nodes: int) -> Iterator[str]:
 
 
 def train(nodes: int, jobs: int) -> float:
-    """Seconds for all training stages from nothing, the cluster running already."""
+    """Seconds for all training stages, from an empty cache, without the start of the cluster."""
     for folder in ("runs", ".work", ".dvc/cache"):
         shutil.rmtree(folder, ignore_errors=True)
     lock = Path("dvc.lock").read_text()

@@ -1,1 +1,1 @@
-"""Means over cycles, intervals, claims, calibration: runs/ to reports/numbers.json."""
+"""Compute reports/numbers.json from runs/: means over cycles, intervals, claims, calibration."""

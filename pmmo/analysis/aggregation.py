@@ -1,4 +1,4 @@
-"""From finished runs to the numbers of every report; nothing here draws or formats.
+"""Compute the numbers of every report from finished runs, without drawing or formatting.
 
 `aggregate` returns one nested dictionary of plain values, keyed by topic and then by variant.
 Shapes: C cycles, N movies, G genres.
@@ -24,14 +24,14 @@ WEIGHTED = AVERAGES.index("weighted")
 
 
 def mean_sd(values: np.ndarray | list[float]) -> dict[str, object]:
-    """Mean and standard deviation over cycles (first axis); one cycle has no deviation."""
+    """Mean and standard deviation over cycles (first axis); NaN as deviation of one cycle."""
     values = np.asarray(values, dtype=float)
     sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
     return {"mean": values.mean(axis=0), "sd": sd}
 
 
 def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, object]:
-    """Every number the reports show that needs no comparison of rows."""
+    """Every number of the reports that needs no comparison of variants."""
     return {
         "data": data_facts(movies),
         "variants": {name: variant_facts(run) for name, run in runs.items()},
@@ -73,7 +73,7 @@ def data_facts(movies: Movies) -> dict[str, object]:
 
 
 def variant_facts(run: Run) -> dict[str, object]:
-    """What was run, where, with which seeds."""
+    """The settings, machine and seeds of a run."""
     return {
         "label": run.label,
         "settings": run.settings,
@@ -97,7 +97,7 @@ def scores(run: Run) -> dict[str, dict[str, object]]:
 
 
 def score_table(runs: Mapping[str, Run]) -> pd.DataFrame:
-    """One line per variant, cycle and split."""
+    """One row per variant, cycle and split."""
     lines = [
         {
             "variant": name,
@@ -138,7 +138,7 @@ def curve_means(run: Run) -> dict[str, object]:
 
 
 def calibration(run: Run, movies: Movies) -> dict[str, object]:
-    """NLL, Brier score and calibration error on test: at the prediction and over K samples."""
+    """NLL, Brier score and calibration error on test, of the prediction and of K samples."""
     truth = movies.truth("test")
     found = {}
     for kind, key in (("prediction", "test"), ("samples", "test_samples")):
@@ -158,7 +158,7 @@ def calibration(run: Run, movies: Movies) -> dict[str, object]:
 
 
 def ablation(run: Run, movies: Movies) -> dict[str, object]:
-    """Test weighted F1 with the text or the image column at its training mean."""
+    """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
     for kind, key in (
@@ -174,7 +174,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, object]:
 
 
 def gates(run: Run, movies: Movies) -> dict[str, object] | None:
-    """Mean gate over test movies (1 = leans on the image): overall and by genre."""
+    """Mean gate over test movies (1 = image only), overall and by genre."""
     gate = run.predictions("test_gate")  # (C, N)
     if gate is None:
         return None
@@ -201,7 +201,7 @@ def costs(runs: Mapping[str, Run]) -> dict[str, object]:
 
 
 def check_scores(run: Run, movies: Movies) -> None:
-    """Raise unless the stored predictions are of these movies and give the stored scores."""
+    """Raise PmmoError unless the stored predictions match these movies and the stored scores."""
     for split in ("dev", "test"):
         truth, predicted = movies.truth(split), run.predictions(split)
         if predicted is None or predicted.shape[1:] != truth.shape:

@@ -1,6 +1,6 @@
-"""Are the probabilities to be believed: NLL, Brier score, calibration error, reliability.
+"""Calibration of the probabilities: NLL, Brier score, calibration error, reliability.
 
-Every (movie, genre) pair is one yes-or-no forecast; all pairs weigh the same.
+Every (movie, genre) pair is one binary forecast, and all pairs have the same weight.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = BINS) 
     """Equal-width bins of (N, G) probabilities against 0/1 `truth`, by scikit-learn."""
     truth, probabilities = truth.ravel(), probabilities.ravel()
     observed, predicted = calibration_curve(truth, probabilities, n_bins=bins)
-    # calibration_curve keeps the counts to itself; its bins hold their right edge
+    # calibration_curve does not return the counts; its bins include their right edge
     edges = np.linspace(0, 1, bins + 1)
     counts = np.bincount(np.searchsorted(edges[1:-1], probabilities), minlength=bins)
     return Reliability(predicted, observed, counts[counts > 0] / len(truth))
 
 
 def calibration_error(curve: Reliability) -> float:
-    """Expected calibration error: the mean gap of forecast and frequency, by share."""
+    """Expected calibration error: the mean gap of forecast and frequency, weighted by share."""
     return float(np.sum(curve.share * np.abs(curve.predicted - curve.observed)))
 
 

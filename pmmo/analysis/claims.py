@@ -1,8 +1,8 @@
 """The paper's claims, each with a paired interval and a verdict; docs/claims.md defines them.
 
-A claim is a quantity that the paper says lies above a threshold. It *holds* when the whole
-interval does, *does not hold* when the whole interval lies below, and is *undecided* when the
-interval covers the threshold. A claim about a row that params.yaml leaves out is *not run*.
+A claim states that a quantity lies above a threshold. It *holds* if the whole interval lies above
+the threshold, *does not hold* if the whole interval lies below, and is *undecided* if the interval
+covers the threshold. A claim about a variant that params.yaml leaves out is *not run*.
 """
 
 from collections.abc import Callable
@@ -32,25 +32,25 @@ HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not r
 
 @dataclass(frozen=True)
 class Claim:
-    """What the paper says, where, and how it is measured."""
+    """A statement of the paper, its place in the paper, and its measure."""
 
     key: str
     statement: str
     where: str
-    measure: str  # what the number is
+    measure: str  # description of the number
     unit: str  # F1 | genres | epochs | ratio
     needs: tuple[str, ...]
     interval: Callable[[Evidence], Interval]
-    paper: float | None = None  # the paper's own number, where it prints one
+    paper: float | None = None  # the paper's number, if it prints one
     threshold: Callable[[Evidence], float] = lambda evidence: 0.0
-    strict: bool = True  # whether the threshold itself is not enough ("matched or exceeded")
-    timed: bool = False  # measured by the clock: differs from run to run
+    strict: bool = True  # False if the threshold itself is enough ("matched or exceeded")
+    timed: bool = False  # a clock time, which differs from run to run
 
 
 def higher(
     key: str, statement: str, better: str, worse: str, where="Table 2", split="test"
 ) -> Claim:
-    """A claim that one row scores higher than another, by weighted F1."""
+    """The claim that one variant has a higher weighted F1 than another."""
     printed = [getattr(paper.ROWS.get(name), "weighted", None) for name in (better, worse)]
     return Claim(
         key,
@@ -173,14 +173,14 @@ CLAIMS = (
 
 
 def verdict(interval: Interval, threshold: float, strict: bool = True) -> str:
-    """Where the whole interval lies."""
+    """The verdict from the position of the interval relative to the threshold."""
     if interval.low > threshold or (not strict and interval.low == threshold):
         return HOLDS
     return FAILS if interval.high < threshold else UNDECIDED
 
 
 def judge(claim: Claim, evidence: Evidence) -> dict[str, object]:
-    """One claim against the runs."""
+    """The measured number, interval and verdict of one claim."""
     absent = [name for name in claim.needs if name not in evidence.runs]
     stated = {
         "key": claim.key,

@@ -1,4 +1,4 @@
-"""What the claims rest on: paired differences of the runs, and the intervals of each measure.
+"""Paired differences between runs, and the interval of each measure that a claim needs.
 
 Shapes: B bootstrap draws, C cycles, G genres. Score axes (4 + G): AVERAGES, then genres.
 """
@@ -26,13 +26,13 @@ from pmmo.published import paper
 
 WEIGHTED = AVERAGES.index("weighted")
 BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
-WEAK = 0.5  # section 4.2: genres where the GMU's F1 is less than 0.5
+WEAK = 0.5  # section 4.2: genres with a GMU F1 of less than 0.5
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
 
 
 @dataclass
 class Evidence:
-    """The runs and their F-scores on the movies as they are and resampled, kept once computed."""
+    """The runs, with a cache of their F-scores on the original and the resampled movies."""
 
     runs: Mapping[str, Run]
     movies: Movies
@@ -43,7 +43,7 @@ class Evidence:
     scores: dict = field(default_factory=dict)  # (row, split) -> points, draws
 
     def f1(self, name: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-        """Points (C, 4 + G) and draws (B, C, 4 + G) of one row; all rows share the draws."""
+        """Points (C, 4 + G) and draws (B, C, 4 + G) of one variant; all share the resamplings."""
         if (name, split) not in self.scores:
             truth, run = self.movies.truth(split), self.runs[name]
             if split not in self.weights:
@@ -56,7 +56,7 @@ class Evidence:
         return self.scores[name, split]
 
     def gap(self, better: str, worse: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-        """Paired differences of two rows: points (C, 4 + G) and draws (B, C, 4 + G)."""
+        """Paired differences of two variants: points (C, 4 + G) and draws (B, C, 4 + G)."""
         points, draws = self.f1(better, split)
         base_points, base_draws = self.f1(worse, split)
         return points - base_points, draws - base_draws
@@ -68,7 +68,7 @@ def over_cycles(points: np.ndarray) -> Spread:
 
 
 def difference(evidence: Evidence, better: str, worse: str, split: str) -> Interval:
-    """Weighted F1 of one row minus another's."""
+    """Weighted F1 of one variant minus another's."""
     points, draws = evidence.gap(better, worse, split)
     return two_way(points[:, WEIGHTED], draws[:, :, WEIGHTED]).interval(evidence.level)
 
@@ -80,7 +80,7 @@ def every_average(evidence: Evidence) -> Interval:
 
 
 def genres_won(evidence: Evidence) -> Interval:
-    """On how many genres PM+MO is higher."""
+    """The number of genres on which PM+MO has a higher F1."""
     points, draws = evidence.gap(BEST, BASELINE)
     return wins(points[:, 4:], draws[:, :, 4:], evidence.level, evidence.seed)
 
@@ -95,7 +95,7 @@ def weak_genres(evidence: Evidence) -> Interval:
 
 
 def lowest(evidence: Evidence, name: str) -> Interval:
-    """The smallest lead of the other rows of Table 2 over `name`."""
+    """The smallest difference of another variant of Table 2 minus `name`, by weighted F1."""
     others = [row for row in paper.TABLE2 if row != name and row in evidence.runs]
     if not others:
         return UNKNOWN
@@ -106,12 +106,12 @@ def lowest(evidence: Evidence, name: str) -> Interval:
 
 
 def best_epochs(run: Run) -> np.ndarray:
-    """(C,) the epoch kept in each cycle."""
+    """The selected epoch of each cycle, (C,)."""
     return np.array([cycle.best_epoch for cycle in run.cycles], dtype=float)
 
 
 def earlier(evidence: Evidence) -> Interval:
-    """Epochs by which the unregularised GMU peaks before the GMU."""
+    """The number of epochs by which the unregularised GMU peaks before the GMU."""
     runs = evidence.runs
     return over_cycles(best_epochs(runs[BASELINE]) - best_epochs(runs[UNREGULARISED])).interval(
         evidence.level
@@ -119,13 +119,13 @@ def earlier(evidence: Evidence) -> Interval:
 
 
 def train_scores(run: Run) -> np.ndarray:
-    """(C,) train weighted F1 at the epoch kept in each cycle."""
+    """Train weighted F1 at the selected epoch of each cycle, (C,)."""
     curves = run.curves.set_index(["cycle", "epoch"])["train_weighted"]
     return np.array([curves.loc[(cycle.cycle, cycle.best_epoch)] for cycle in run.cycles])
 
 
 def overfits(evidence: Evidence) -> Interval:
-    """The unregularised GMU's gap of train and dev weighted F1, minus the GMU's."""
+    """The gap between train and dev weighted F1 of the unregularised GMU, minus the GMU's."""
     train = train_scores(evidence.runs[UNREGULARISED]) - train_scores(evidence.runs[BASELINE])
     if np.isnan(train).any():
         return UNKNOWN
@@ -136,7 +136,7 @@ def overfits(evidence: Evidence) -> Interval:
 
 
 def cost_ratio(evidence: Evidence) -> Interval:
-    """Seconds of a PM+MO epoch by those of a GMU epoch (geometric mean over cycles)."""
+    """Seconds per epoch of PM+MO divided by the GMU's (geometric mean over cycles)."""
     ours, base = (
         np.log(np.array(evidence.runs[name].environment["seconds_per_epoch"], dtype=float))
         for name in (BEST, BASELINE)

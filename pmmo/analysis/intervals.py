@@ -1,15 +1,15 @@
 """Paired intervals that cover both sources of chance: training cycles and test movies.
 
-A difference between two rows is measured in C cycles (same seed in both rows) on the same N
-movies. Its mean over cycles varies because other seeds would train other models and because
-other movies would be tested. With the difference of cycle k written as
+A difference between two variants is measured in C cycles (same seed in both) on the same N movies.
+Its mean over cycles varies for two reasons: other seeds would train other models, and other movies
+would be tested. With the difference of cycle k written as
 
     d_k = true difference + a_k (cycle) + b (movies, shared by all cycles) + c_k (both)
 
 the mean over C cycles has variance (var a + var c) / C + var b. The sample variance of the d_k
 estimates var a + var c, with C - 1 degrees of freedom. A bootstrap over movies, with the same
-resampled movies in every cycle and row, gives b and c: its covariance between two cycles is
-var b, its variance within one is var b + var c. `two_way` adds the parts and uses Student's t
+resampled movies in every cycle and variant, gives b and c: its covariance between two cycles is
+var b, and its variance within one is var b + var c. `two_way` adds the parts and uses Student's t
 with Satterthwaite's degrees of freedom; docs/claims.md has the reasoning and the coverage.
 
 Shapes: B bootstrap draws, C cycles, N movies, G genres; `...` any further axes.
@@ -28,7 +28,7 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its lower and upper bound (infinite where nothing is known)."""
+    """An estimate with its lower and upper bound (infinite if unknown)."""
 
     estimate: float
     low: float
@@ -55,18 +55,18 @@ class Spread:
 
 
 def resample(movies: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each movie is drawn, (B, N) float32; every row sums to N."""
+    """The number of times each movie is drawn, (B, N) float32; every row sums to N."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, movies, (draws, movies)) + movies * np.arange(draws)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=draws * movies)
-    return counts.reshape(draws, movies).astype(np.float32)  # integers: sums stay exact
+    return counts.reshape(draws, movies).astype(np.float32)  # integers, so sums are exact
 
 
 def f1_draws(weights: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """F1 of weighted movies: (B, C, 4 + G), the averages in the order of AVERAGES, then genres.
 
     `weights` (B, N), `truth` (N, G) and `predicted` (C, N, G) 0/1. Equals scikit-learn with
-    `zero_division=0` on the repeated movies, as counts and one matrix product.
+    `zero_division=0` on the repeated movies, but needs only counts and one matrix product.
     """
     cycles, movies, genres = predicted.shape
     truth = truth.astype(np.float32)
@@ -91,15 +91,15 @@ def f1_draws(weights: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> n
 
 
 def f1_points(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`f1_draws` of the movies as they are: (C, 4 + G)."""
+    """`f1_draws` of the original movies, (C, 4 + G)."""
     return f1_draws(np.ones((1, len(truth)), np.float32), truth, predicted)[0]
 
 
 def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
-    """The mean over cycles of `cycles` (C, ...) with the chance of cycles and of movies.
+    """The mean over cycles of `cycles` (C, ...), with its error from both cycles and movies.
 
-    `draws` (B, C, ...) are the same statistics on B resamplings of the movies. One cycle says
-    nothing about other seeds: its error is infinite.
+    `draws` (B, C, ...) are the same statistics on B resamplings of the movies. A single cycle has
+    no information about other seeds, so its error is infinite.
     """
     count = len(cycles)
     mean = cycles.mean(axis=0)
@@ -110,7 +110,7 @@ def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
     both = np.maximum(within - of_mean, 0) / (count - 1)  # var c / C
     movies = np.maximum(of_mean - both, 0)  # var b
     seeds = cycles.var(axis=0, ddof=1) / count  # (var a + var c) / C
-    # the resampled movies know var c better than five cycles do: it is a floor
+    # the bootstrap estimate of var c is a lower bound: five cycles estimate it poorly
     variance = movies + np.maximum(seeds, both)
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = (count - 1) * np.where(seeds > 0, (variance / seeds) ** 2, np.inf)
@@ -120,9 +120,9 @@ def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
 def smallest(spread: Spread, level: float = LEVEL) -> Interval:
     """An interval for the smallest of J true values, from the J estimates in `spread` (J,).
 
-    Below: the smallest of the lower bounds, which needs no correction (the bound of the
-    smallest value covers it). Above: the smallest of the upper bounds at level 1 - (1-level)/J
-    (Bonferroni), because every one of them must hold.
+    The lower bound is the smallest of the lower bounds. It needs no correction, because the bound
+    of the smallest value covers it. The upper bound is the smallest of the upper bounds at level
+    1 - (1-level)/J (Bonferroni), because all of them must hold.
     """
     low, _ = spread.bounds(level)
     _, high = spread.bounds(1 - (1 - level) / len(spread.mean))
@@ -130,7 +130,7 @@ def smallest(spread: Spread, level: float = LEVEL) -> Interval:
 
 
 def wins(cycles: np.ndarray, draws: np.ndarray, level: float = LEVEL, seed: int = 0) -> Interval:
-    """How many of G differences are above zero in the mean over cycles, and its interval.
+    """The number of G differences whose mean over cycles is above zero, with its interval.
 
     `cycles` (C, G), `draws` (B, C, G). The target is the expected count over repetitions of the
     experiment (other seeds, other movies), of which the observed count is an unbiased estimate.
@@ -145,8 +145,8 @@ def wins(cycles: np.ndarray, draws: np.ndarray, level: float = LEVEL, seed: int 
     by_movies = draws.mean(axis=1) - draws.mean(axis=(0, 1))  # (B, G)
     multipliers = np.random.default_rng(seed).standard_normal((len(draws), count))
     by_cycles = multipliers @ (cycles - mean) / np.sqrt(count * (count - 1))
-    # twice the variance: the estimates carry the same noise again, and without it genres that
-    # are a coin's toss look decided
+    # twice the variance, because the estimates contain the same noise again; without it, genres
+    # without a clear winner would look decided
     repeated = mean + np.sqrt(2) * (by_movies + by_cycles)
     error = (repeated > 0).sum(axis=1).std(ddof=1)
     reach = stats.t.ppf(0.5 + level / 2, count - 1) * error

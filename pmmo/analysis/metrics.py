@@ -1,6 +1,6 @@
 """F-scores of the paper's section 4, from scikit-learn with `zero_division=0` (D30).
 
-Training counts for itself (`evaluation.scores`); `aggregation.check_scores` refuses what differs
+Training uses its own counts (`evaluation.scores`); `aggregation.check_scores` raises if they differ
 from these.
 """
 
@@ -11,7 +11,7 @@ from pmmo.core.names import AVERAGES
 
 def f1_scores(y_true: np.ndarray, y_pred: np.ndarray) -> dict[str, float]:
     """Micro, macro, weighted and samples F1 (Eq. 7) of 0/1 arrays (movies, genres)."""
-    from sklearn.metrics import f1_score  # takes a second, which training does not spend
+    from sklearn.metrics import f1_score  # the import takes a second, which training avoids
 
     return {
         average: float(f1_score(y_true, y_pred, average=average, zero_division=0))

@@ -1,8 +1,8 @@
-"""Beyond the paper: cheap additions to a trained row, chosen on dev and reported on test.
+"""Beyond the paper: cheap additions to a trained variant, chosen on dev and reported on test.
 
-Three switches on the stored predictions: the mean probability of all cycles as one ensemble, the
-mean of K posterior samples, and one threshold per genre that maximises its F1 on dev. Nothing is
-trained again. Shapes: C cycles (1 for an ensemble), N movies, G genres, T thresholds.
+There are three, all on the stored predictions: the mean probability of all cycles as one ensemble,
+the mean of K posterior samples, and one threshold per genre that maximises its F1 on dev. Nothing
+is trained again. Shapes: C cycles (1 for an ensemble), N movies, G genres, T thresholds.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ WEIGHTED = AVERAGES.index("weighted")
 
 
 def counts_by_threshold(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(2, G, T): true positives and positive guesses at each threshold of GRID."""
+    """(2, G, T): true positives and positive predictions at each threshold of GRID."""
     genres = truth.shape[1]
     above = np.searchsorted(GRID, probabilities)  # (N, G) thresholds below the probability
     cell = (np.arange(genres) * (len(GRID) + 1) + above).ravel()
@@ -29,22 +29,22 @@ def counts_by_threshold(truth: np.ndarray, probabilities: np.ndarray) -> np.ndar
     histograms = np.stack(
         [np.bincount(cell, truth.ravel(), size), np.bincount(cell, minlength=size)]
     ).reshape(2, genres, len(GRID) + 1)
-    # a movie is guessed at threshold t when more than t thresholds lie below its probability
+    # threshold t predicts a movie if more than t thresholds lie below its probability
     return histograms[:, :, :0:-1].cumsum(axis=2)[:, :, ::-1]
 
 
 def best_thresholds(counts: np.ndarray, positives: np.ndarray, default: float) -> np.ndarray:
-    """(G,) the thresholds of best F1; among equals the nearest to `default`."""
+    """The thresholds (G,) of best F1; among equals, the nearest to `default`."""
     hits, guesses = counts
     f1 = 2 * hits / np.maximum(guesses + positives[:, None], 1)
     return GRID[np.argmax(f1 - 1e-9 * np.abs(GRID - default), axis=1)]
 
 
 def tune(truth: np.ndarray, probabilities: np.ndarray, default: float):
-    """Thresholds (G,) from all of dev, and dev guesses (N, G) by thresholds of other folds.
+    """Thresholds (G,) from all of dev, and cross-fitted dev predictions (N, G).
 
-    The cross-fitted guesses score the method on dev without the optimism of scoring thresholds
-    on the movies that chose them.
+    A cross-fitted prediction uses thresholds from the other folds. It scores the method on dev
+    without the optimism of scoring thresholds on the movies that chose them.
     """
     fold = np.random.default_rng(0).permutation(len(truth)) % FOLDS
     parts = [fold == k for k in range(FOLDS)]
@@ -58,7 +58,7 @@ def tune(truth: np.ndarray, probabilities: np.ndarray, default: float):
 
 
 def options(run: Run) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray, bool]]:
-    """Each combination of the switches: names, dev and test (C, N, G), thresholds or not."""
+    """Each combination of additions: names, dev and test (C, N, G), thresholds or not."""
     sampled = run.predictions("dev_samples") is not None
     for samples, ensemble, thresholds in product(
         (False, True) if sampled else (False,), (False, True), (False, True)
@@ -76,7 +76,7 @@ def options(run: Run) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray,
 
 
 def guesses(truth: np.ndarray, dev: np.ndarray, test: np.ndarray, tuned: bool, threshold: float):
-    """Guesses (C, N, G) on dev and test."""
+    """Predictions (C, N, G), 0/1, on dev and test."""
     if not tuned:
         return dev > threshold, test > threshold
     found = [tune(truth, p, threshold) for p in dev]
@@ -85,10 +85,10 @@ def guesses(truth: np.ndarray, dev: np.ndarray, test: np.ndarray, tuned: bool, t
 
 
 def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dict[str, object]]:
-    """Every option of one row with its dev and test scores and its gain over the row itself.
+    """Every option of one variant, with dev and test scores and the gain over the plain variant.
 
-    The gain's interval is `two_way`'s; an ensemble, of which there is one, is set against each
-    cycle, so how it would change with other seeds is not in it.
+    The interval of the gain is that of `two_way`. There is only one ensemble, which is compared
+    with each cycle, so the interval does not include its variation over other seeds.
     """
     found, base = [], None
     for switches, dev, test, tuned in options(run):
@@ -115,7 +115,7 @@ def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dic
 def beyond(
     runs: Mapping[str, Run], movies: Movies, level: float, draws: int, seed: int
 ) -> list[dict[str, object]]:
-    """The options of the three systems, each set's best on dev marked `chosen`."""
+    """The options of the three systems; the best of each system on dev is marked `chosen`."""
     weights = resample(len(movies.truth("test")), draws, seed)
     return [
         entry for name in ROWS if name in runs for entry in row(runs[name], movies, weights, level)

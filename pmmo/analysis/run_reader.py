@@ -19,7 +19,7 @@ from pmmo.core.names import AVERAGES, CURVES
 
 @dataclass(frozen=True)
 class Movies:
-    """The true labels and where the data came from."""
+    """The true labels and the origin of the data."""
 
     genres: tuple[str, ...]
     splits: Mapping[str, tuple[int, int]]  # split -> [start, stop)
@@ -35,7 +35,7 @@ class Movies:
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle of training and testing, as its training stage scored it."""
+    """The scores of one cycle of training and testing, from its training stage."""
 
     cycle: int
     seed: int
@@ -67,7 +67,7 @@ class Run:
         return float(self.settings["threshold"])
 
     def predictions(self, key: str) -> np.ndarray | None:
-        """Probabilities `key` of every cycle, (cycles, N, G), or None where it has none."""
+        """Probabilities `key` of every cycle, (cycles, N, G), or None if the run has none."""
         found = [self._prediction(cycle.cycle, key) for cycle in self.cycles]
         missing = [array is None for array in found]
         if all(missing):
@@ -114,7 +114,7 @@ def read_movies(folder: Path) -> Movies:
 
 
 def read_run(folder: Path, name: str, label: str) -> Run:
-    """One variant's folder."""
+    """Read the folder of one variant."""
     try:
         settings, summary, environment = (
             json.loads((folder / f"{stem}.json").read_text())
@@ -141,7 +141,7 @@ def read_run(folder: Path, name: str, label: str) -> Run:
 
 
 def read_cycle(entry: Mapping) -> Cycle:
-    """One entry of summary.json's `cycles`."""
+    """Read one entry of `cycles` in summary.json."""
     return Cycle(
         cycle=entry["cycle"],
         seed=entry["seed"],
@@ -163,7 +163,7 @@ def read_runs(folder: Path, variants: Sequence[tuple[str, str]]) -> dict[str, Ru
 
 
 def check_pairing(runs: Mapping[str, Run]) -> None:
-    """Raise unless cycle k has one seed and every run the same movies: differences are paired."""
+    """Raise unless cycle k has one seed and all runs have the same movies (needed for pairing)."""
     first = next(iter(runs.values()), None)
     for run in runs.values():
         if run.rows != first.rows:

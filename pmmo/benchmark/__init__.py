@@ -1,4 +1,4 @@
-"""What a training step costs, against what it could cost: `make bench`, `python -m pmmo.benchmark`.
+"""The cost of a training step and its lower bound: `make bench`, `python -m pmmo.benchmark`.
 
 plan -> workers (one process per contender, interleaved) -> results -> goals -> tables.
 """

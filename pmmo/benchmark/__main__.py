@@ -1,4 +1,4 @@
-"""What a training step costs: `python -m pmmo.benchmark [--quick | --scaling BASE]`."""
+"""Measure the cost of a training step: `python -m pmmo.benchmark [--quick | --scaling BASE]`."""
 
 import argparse
 import sys

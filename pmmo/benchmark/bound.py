@@ -1,15 +1,15 @@
-"""What the hardware allows: the step's matrix products and memory traffic at measured rates.
+"""The hardware bound: the time of the step's matrix products and memory traffic at measured rates.
 
     bound = sum over the step's matrix products of the time each takes here, alone
           + bytes / bandwidth
     bytes = 4 (17 P + 7 C)
 
-P random weights: the draw reads location and log-scale and writes the weight (3); the update reads
-gradient, weight and, of location and log-scale, value and two moments, and writes the latter six
-(14). C other weights, with Adam: read value, gradient and two moments, write three (7). For a
-system without posterior the fusion's weights count as C. Reading weights for a product and writing
-their gradient belong to the product. Activations, random numbers and logarithms are left out, so a
-step cannot quite reach its bound.
+P is the number of random weights. The draw reads location and log-scale and writes the weight (3).
+The update reads gradient, weight, and value and two moments of location and log-scale, and writes
+these six (14). C is the number of other weights. For them Adam reads value, gradient and two
+moments and writes three (7). In a system without posterior the fusion's weights count as C.
+Reading weights for a product and writing their gradient belong to the product. The bound leaves
+out activations, random numbers and logarithms, so a step cannot quite reach it.
 """
 
 import time
@@ -21,7 +21,7 @@ from torch import Tensor
 from pmmo.benchmark.cases import Case
 
 PASSES_RANDOM, PASSES_OTHER = 17, 7
-BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, beyond any cache
+BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, larger than any cache
 
 
 def layers(case: Case) -> dict[str, tuple[int, int]]:
@@ -50,9 +50,9 @@ def traffic(case: Case) -> int:
 
 
 def products(case: Case, rows: int) -> Iterator[tuple[int, Callable[[], Tensor]]]:
-    """(floating-point operations, product) forward, for the weights and for the inputs.
+    """(floating-point operations, product) of the output, the weights' and the inputs' gradient.
 
-    Every layer passes a gradient to its inputs: to those of the first two belongs batch norm.
+    Every layer needs the gradient of its inputs; the first two need it for their batch norm.
     """
     for name, (inputs, outputs) in layers(case).items():
         x, weight, grad = (
@@ -72,7 +72,7 @@ def products(case: Case, rows: int) -> Iterator[tuple[int, Callable[[], Tensor]]
 
 
 class Bound:
-    """Measures the bound of a case; `rates` of the last measurement."""
+    """Measures the bound of a case; `rates` has the rates of the last measurement."""
 
     def __init__(self, case: Case, synchronise: Callable[[], None]) -> None:
         rows = -(-case.shape.movies // case.steps_per_epoch)
@@ -98,7 +98,7 @@ class Bound:
         return multiplying + self.bytes / bandwidth
 
     def time(self, run: Callable[[], Tensor], repeats: int) -> float:
-        """Seconds of one `run`, the mean of `repeats`."""
+        """Seconds of one `run`, the mean over `repeats`."""
         self.synchronise()
         start = time.perf_counter()
         for _ in range(repeats):

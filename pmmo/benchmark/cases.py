@@ -1,4 +1,4 @@
-"""What one process of the benchmark measures, and the sizes of a whole run."""
+"""The case that one process of the benchmark measures, and the sizes of a whole run."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ PHASES = ("data", "draw", "forward", "backward", "KL", "update")
 
 @dataclass(frozen=True)
 class Shape:
-    """The movies that a step sees; the published file's by default."""
+    """The sizes of the movies in a step; those of the published file by default."""
 
     text: int = 300
     image: int = 4096
@@ -24,7 +24,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """One contender at one size, in a process of its own."""
+    """One contender at one size, measured in its own process."""
 
     contender: str  # a key of `runner.CONTENDERS`
     settings: Settings
@@ -42,7 +42,7 @@ class Case:
 
 
 def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
-    """The rows that are timed, at the paper's sizes whatever `scale` says."""
+    """The settings of the timed variants, at the paper's sizes for any `scale`."""
     tree = yaml.safe_load(path.read_text()) | {"scale": "paper"}
     rows = {"pmmo": "pmmo-kl-l2", "mmo": "mmo", "gmu": "gmu"}
     return {

@@ -1,7 +1,7 @@
-"""The steps that are timed: the project's own, and the plain reference.
+"""The steps that are timed: those of this project, and the plain reference.
 
-A contender takes one training step on a batch (`step`), and names the calls inside it that are
-phases (`phases`: owner, name, phase), for those whose phases can be told apart.
+`step` of a contender takes one training step on a batch. If its phases can be separated, `calls`
+names the calls inside the step that are phases, as (owner, name, phase).
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ Calls = tuple[tuple[object, str, str], ...]
 
 @dataclass(frozen=True)
 class Contender:
-    step: Callable[[Batch], Tensor]  # trains on a batch; the loss, a scalar
+    step: Callable[[Batch], Tensor]  # trains on a batch and returns the loss, a scalar
     calls: Calls = ()  # the phases inside `step`
-    rest: str = "backward"  # the phase of what `calls` leaves over
-    cycles: int = 1  # that a step trains; batches then have an axis of them
-    evaluate: Callable[[Batch], object] | None = None  # scores of movies, as after each epoch
+    rest: str = "backward"  # the phase of the remaining time
+    cycles: int = 1  # cycles per step; batches of several have an axis of cycles
+    evaluate: Callable[[Batch], object] | None = None  # scores movies, as after each epoch
 
 
 def sizes(case: Case) -> Sizes:
@@ -53,7 +53,7 @@ def own(case: Case) -> Contender:
 
 
 def compiled(case: Case) -> Contender:
-    """PM+MO with torch.compile's passes over the weights."""
+    """PM+MO with compiled passes over the weights (torch.compile)."""
     return own(replace(case, settings=replace(case.settings, compile=True)))
 
 
@@ -87,7 +87,7 @@ def contender(system: System) -> Contender:
 
 
 def plain(case: Case) -> Contender:
-    """PM+MO written plainly, as in Pyro's tutorials."""
+    """PM+MO in plain Pyro, as in Pyro's tutorials."""
     system = PlainPmmo(case.settings, sizes(case)).to(case.device).train()
     calls: Calls = (
         (system, "losses", "forward"),

@@ -1,4 +1,4 @@
-"""What the step should cost, as ratios, and whether this run shows it."""
+"""Goals for the cost of the step, as ratios, and whether this run meets them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Goal:
     text: str
     sign: str  # "≥" or "≤"
     limit: float
-    measured: float | None  # None: this run did not measure it
+    measured: float | None  # None if this run did not measure it
     unit: str = ""
 
     @property
@@ -27,7 +27,7 @@ class Goal:
 
 
 def finder(results: Sequence[Result]) -> Callable[..., Result | None]:
-    """Looks a measured result up by contender, width, threads and precision."""
+    """A function that finds a result by contender, width, threads and precision."""
 
     def find(name: str, width: int, threads: int = 1, precision: str = "float32") -> Result | None:
         for result in results:
@@ -73,7 +73,7 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
 
 
 def around(pmmo: Result | None) -> list[Goal]:
-    """What an epoch spends beside its steps' arithmetic."""
+    """Goals for the part of an epoch outside the arithmetic of its steps."""
     data = evaluation = None
     if pmmo is not None and pmmo.phases:
         data = 100 * pmmo.phases["data"] / sum(pmmo.phases.values())
@@ -86,7 +86,7 @@ def around(pmmo: Result | None) -> list[Goal]:
 
 
 def scaling(find: Callable[..., Result | None], width: int, threads: int) -> float | None:
-    """How PM+MO's speed-up by threads compares with the bound's."""
+    """The speed-up of PM+MO by threads divided by the bound's; None if not measured."""
     four = [find(name, width, n) for name in ("pmmo", "bound") for n in (1, threads)]
     if None in four:
         return None
@@ -95,7 +95,7 @@ def scaling(find: Callable[..., Result | None], width: int, threads: int) -> flo
 
 
 def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
-    """Seconds of an epoch and, from it, of the whole study; stated for an H100."""
+    """Goals for the time of an epoch and, from it, of the whole study, on an H100."""
     width = plan.narrow if plan.quick else plan.wide
     found = around(finder(results)("pmmo", width))
     for result in results:

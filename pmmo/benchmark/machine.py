@@ -23,7 +23,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def machine(device: str) -> dict[str, object]:
-    """Hardware, versions, and how busy the machine was before the run."""
+    """Hardware, versions, and the load of the machine before the run."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -38,12 +38,12 @@ def machine(device: str) -> dict[str, object]:
 
 
 def is_busy(about: Mapping[str, object]) -> bool:
-    """Whether other work may have run beside what was measured."""
+    """Whether other work may have run during the measurement."""
     return about["load_before"] > about["cores"] / 4
 
 
 def start_up() -> float:
-    """Seconds until a training stage could read its movies: Python, imports, process settings."""
+    """Seconds until a training stage can read its movies: Python, imports, process settings."""
     code = (
         "import torch, pmmo.runs; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
@@ -57,7 +57,7 @@ def start_up() -> float:
 
 
 def huge_pages() -> str:
-    """Linux's mode of transparent huge pages, the word in brackets."""
+    """Linux's mode of transparent huge pages (the word in brackets)."""
     if not HUGE_PAGES.exists():
         return "unknown"
     return HUGE_PAGES.read_text().partition("[")[2].partition("]")[0]

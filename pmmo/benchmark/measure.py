@@ -1,4 +1,4 @@
-"""Runs the groups of a plan and keeps what each contender took."""
+"""Run the groups of a plan and keep the time of each contender."""
 
 import time
 from collections.abc import Callable
@@ -17,11 +17,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a case; `error` says why nothing was."""
+    """The measurements of a case; `error` is the reason if there are none."""
 
     case: Case
     seconds: tuple[float, ...] = ()  # per step, one value per round
-    beside: tuple[float, ...] = ()  # PM+MO's in the same rounds
+    beside: tuple[float, ...] = ()  # those of PM+MO in the same rounds
     phases: dict[str, float] | None = None  # seconds per step
     facts: dict[str, object] = field(default_factory=dict)
     error: str = ""
@@ -32,7 +32,7 @@ class Result:
 
     @property
     def ratio(self) -> float | None:
-        """Its time over PM+MO's, round by round: the median."""
+        """The median over rounds of its time divided by PM+MO's."""
         if not self.seconds:
             return None
         return median(own / pmmo for own, pmmo in zip(self.seconds, self.beside, strict=True))
@@ -41,7 +41,7 @@ class Result:
 def run_group(
     group: Group, rounds: int, guest_rounds: int, deadline: float, say: Say
 ) -> list[Result]:
-    """All results of a group, core first. PmmoError if one of the project's own steps fails."""
+    """All results of a group, core first. PmmoError if a step of this project fails."""
     with ExitStack() as stack:
         workers = {}
         for case in group.core:
@@ -64,7 +64,7 @@ def run_group(
             for case in group.core
         ]
         for name, worker in workers.items():
-            if name != "pmmo":  # gives its memory back before the guests come
+            if name != "pmmo":  # frees its memory before the guests start
                 worker.close()
         for case in group.guests:
             say(f"{describe(case)}: starting")
@@ -73,7 +73,7 @@ def run_group(
 
 
 def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
-    """A contender that takes turns with PM+MO alone; a peer that fails says why."""
+    """Measure a contender that alternates with PM+MO; a failed peer has the reason as `error`."""
     if time.monotonic() > deadline:
         return Result(case, error="not measured: the time was up")
     try:
@@ -83,7 +83,7 @@ def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
             phases = middle([worker.ask("phases")])
             facts = worker.ask("finish")
     except NotMeasured as error:
-        if case.contender not in (*PEERS, *VARIANTS):  # which may need more memory than there is
+        if case.contender not in (*PEERS, *VARIANTS):  # these may run out of memory
             raise PmmoError(f"{describe(case)}: {error}") from error
         return Result(case, error=str(error))
     return Result(case, tuple(seconds[case.contender]), tuple(seconds["pmmo"]), phases, facts)

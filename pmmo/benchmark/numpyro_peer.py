@@ -1,7 +1,7 @@
-"""The same step in NumPyro: Laplace guide and prior, Trace_ELBO, compiled whole by JAX.
+"""The same step in NumPyro: Laplace guide and prior, Trace_ELBO, the whole step compiled by JAX.
 
-Module C's loss is a factor of the model; one ClippedAdam serves A and C, and C has neither weight
-decay nor max-norm: NumPyro's step does less than PM+MO's, not more.
+Module C's loss is a factor of the model. One ClippedAdam updates A and C, and C has neither weight
+decay nor max-norm. NumPyro's step therefore does less than PM+MO's, not more.
 """
 
 import math
@@ -20,7 +20,7 @@ from pmmo.model.systems import Batch
 
 
 def linear_parameters(name: str, inputs: int, outputs: int) -> tuple[Array, Array]:
-    """Learned weights (outputs, inputs) and biases, started at fan-in."""
+    """Learned weights (outputs, inputs) and biases, with fan-in start values."""
     bound = 1 / math.sqrt(inputs)
     weight = numpyro.param(f"{name}.weight", uniform((outputs, inputs), bound))
     return weight, numpyro.param(f"{name}.bias", uniform((outputs,), bound))
@@ -31,7 +31,7 @@ def uniform(shape: tuple[int, ...], bound: float):
 
 
 def batch_norm(name: str, x: Array) -> Array:
-    """By the batch's statistics; running ones, which training does not need, are not kept."""
+    """Batch norm by batch statistics; training needs no running ones, so none are kept."""
     gain = numpyro.param(f"{name}.gain", jnp.ones(x.shape[1]))
     offset = numpyro.param(f"{name}.offset", jnp.zeros(x.shape[1]))
     x = (x - x.mean(0)) * jax.lax.rsqrt(x.var(0) + 1e-5)

@@ -1,8 +1,9 @@
-"""The same step with the Bayesian layers of other libraries, in the same sizes.
+"""The same step with the Bayesian layers of other libraries, at the same sizes.
 
-Three Bayesian linear layers of the library, and around them what PM+MO has: batch norm, gate,
-readout and classifier C. Their weights are Gaussian (none offers Laplace), they have no penalty and
-no annealing, and both optimisers are torch's fused kernels: the peers do no more than PM+MO does.
+A peer has three Bayesian linear layers of the library inside the other parts of PM+MO: batch norm,
+gate, readout and classifier C. Its weights are Gaussian, because no library has a Laplace. It has
+no penalty and no annealing, and its optimisers use torch's fused kernels. A peer's step therefore
+does no more than PM+MO's.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,7 @@ class PeerNet(nn.Module):
 
 
 def torch_peer(case: Case, layer: Layer, kl: Callable[[nn.Module], Tensor]) -> Contender:
-    """`kl(net)` is the library's KL term; it weighs the same as PM+MO's with `per_weight`."""
+    """A peer with the library's KL term `kl(net)`, weighted as PM+MO's with `per_weight`."""
     net = PeerNet(case, layer).to(case.device).train()
     s, in_c = case.settings, set(net.classifier.parameters())
     module_a = [p for p in net.parameters() if p not in in_c]
@@ -88,7 +89,7 @@ def bayesian_torch(case: Case) -> Contender:
     from bayesian_torch.layers import LinearReparameterization
 
     class Layer(LinearReparameterization):
-        """Keeps the KL that the library's forward pass returns beside the output."""
+        """Keeps the KL term that the library's forward pass returns with the output."""
 
         def forward(self, x: Tensor) -> Tensor:
             out, self.kl = super().forward(x)

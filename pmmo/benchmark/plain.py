@@ -1,12 +1,12 @@
-"""PM+MO's step written plainly, as in Pyro's tutorials: the reference of the fast one.
+"""PM+MO's step in plain Pyro, as in Pyro's tutorials: the reference for the fast step.
 
-Nothing here is made fast and nothing is shared with `pmmo.model.systems`: one `pyro.sample` of
-Pyro's own Laplace per weight tensor, traces and their `log_prob_sum` (tutorial "Customizing SVI
-objectives", also for the annealed KL), the closed form by torch.distributions, Pyro's own
-ClippedAdam. The tests compare the fast path with it, term by term and gradient by gradient; `make
+Nothing here is optimised for speed, and nothing is shared with `pmmo.model.systems`. It uses one
+`pyro.sample` of Pyro's own Laplace per weight tensor, traces and their `log_prob_sum` (tutorial
+"Customizing SVI objectives", also for the annealed KL), the closed form of torch.distributions, and
+Pyro's own ClippedAdam. The tests compare every term and gradient of the fast step with it; `make
 bench` times both.
 
-B movies in a batch of the N that train, T text and I image features, H hidden units, G genres.
+Shapes: B movies in a batch, N in training, T text and I image features, H hidden units, G genres.
 """
 
 import math
@@ -106,13 +106,13 @@ class PlainPmmo(nn.Module):
         )
 
     def guide(self, batch: Batch) -> None:
-        """q: one location and scale per weight."""
+        """q: a Laplace with one location and scale per weight."""
         for name, shape in self.shapes.items():
             scale = self.log_scale[name].exp()
             pyro.sample(name, Laplace(self.loc[name], scale).to_event(len(shape)))
 
     def model(self, batch: Batch) -> Tensor:
-        """p: draws the weights from the prior, observes the genres; returns z (B, H)."""
+        """p: samples the weights from the prior and observes the genres; returns z (B, H)."""
         w = {}
         for name, shape in self.shapes.items():
             layer = name.split("_")[0]
@@ -131,7 +131,7 @@ class PlainPmmo(nn.Module):
         return z
 
     def kl(self, guide_trace: poutine.Trace, model_trace: poutine.Trace) -> Tensor:
-        """The KL term in nats: of the draw (v1, kl), or in closed form (v2)."""
+        """The KL term in nats: at the draw (v1, kl), or in closed form (v2)."""
         total = torch.zeros(())
         for name in self.shapes:
             q, p = guide_trace.nodes[name], model_trace.nodes[name]
@@ -142,7 +142,7 @@ class PlainPmmo(nn.Module):
         return total
 
     def kl_factor(self, epoch: int) -> float:
-        """Annealing from lambda to 1 over the epochs (elbo kl), times the KL weight k."""
+        """The KL weight k times the annealing factor (lambda to 1 over the epochs, elbo kl)."""
         s = self.settings
         factor = 1.0
         if s.elbo == "kl" and s.epochs > 1:
@@ -152,7 +152,7 @@ class PlainPmmo(nn.Module):
         return factor * (1.0 if s.kl_weight == "exact" else s.kl_weight)
 
     def penalty(self) -> Tensor:
-        """Lambda times the L1 or L2 norm term of the variational parameters."""
+        """Lambda times the L1 or L2 penalty on the variational parameters."""
         s, total = self.settings, torch.zeros(())
         if s.penalty == "none":
             return total
@@ -167,7 +167,7 @@ class PlainPmmo(nn.Module):
         return s.penalty_weight * total
 
     def losses(self, batch: Batch, epoch: int) -> dict[str, Tensor | float]:
-        """The same terms, by the same names, as `pmmo.model.systems.Pmmo.losses`; per movie."""
+        """The terms of `pmmo.model.systems.Pmmo.losses`, with the same names; per movie."""
         s, movies = self.settings, self.sizes.movies
         guide_trace = poutine.trace(self.guide).get_trace(batch)
         model = poutine.replay(self.model, trace=guide_trace)
@@ -194,8 +194,8 @@ class PlainPmmo(nn.Module):
     def log_probs(
         self, guide_trace: poutine.Trace, model_trace: poutine.Trace
     ) -> tuple[Tensor, Tensor]:
-        """log p(y | theta, x), scaled to the N movies by the plate, and the KL term."""
-        if self.settings.elbo == "v2":  # needs no log-density of the weights
+        """log p(y | theta, x), which the plate scales to the N movies, and the KL term."""
+        if self.settings.elbo == "v2":  # this needs no log-density of the weights
             model_trace.compute_log_prob(lambda name, _: name == "genres")
         else:
             guide_trace.compute_log_prob()
@@ -203,7 +203,7 @@ class PlainPmmo(nn.Module):
         return model_trace.nodes["genres"]["log_prob_sum"], self.kl(guide_trace, model_trace)
 
     def train_step(self, batch: Batch, epoch: int) -> dict[str, Tensor | float]:
-        """One step: both losses, one backward pass, both optimisers, max-norm on C."""
+        """One step: both losses, one backward pass, both optimisers, and max-norm on C."""
         terms = self.losses(batch, epoch)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
@@ -215,7 +215,7 @@ class PlainPmmo(nn.Module):
 
     @torch.no_grad()
     def limit_norms(self) -> None:
-        """No unit of C has incoming weights of a norm above `max_norm`."""
+        """Limit the norm of the incoming weights of each unit of C to `max_norm`."""
         if self.settings.max_norm == "none":
             return
         for layer in self.classifier.modules():

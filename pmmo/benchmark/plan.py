@@ -1,4 +1,4 @@
-"""Which contenders meet, at which sizes, threads and precisions."""
+"""The contenders to compare, with their sizes, threads and precisions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pmmo.benchmark.cases import Case, Shape, at_width
 from pmmo.config.settings import PRECISIONS, Settings
 
 PUBLISHED = Shape()
-VARIANTS = ("compiled", "together", "together-compiled")  # of PM+MO's evaluation
+VARIANTS = ("compiled", "together", "together-compiled")  # ways to compute PM+MO's step
 PEERS = ("torchbnn", "bayesian-torch", "blitz", "numpyro")
 LABELS = {
     "pmmo": "PM+MO",
@@ -35,23 +35,23 @@ class Plan:
     shape: Shape = PUBLISHED
     wide: int = 3000
     narrow: int = 1024
-    base: int = 512  # the GMU's
+    base: int = 512  # for the GMU
     rounds: int = 13
     guest_rounds: int = 4
-    threads: int = 2  # of the group that shows how threads scale; 1: no such group
-    budget_seconds: float = 510.0  # no new round or guest begins after it
+    threads: int = 2  # for the group that measures scaling over threads; 1: no such group
+    budget_seconds: float = 510.0  # no new round or guest starts after this time
 
 
 @dataclass(frozen=True)
 class Group:
-    """Contenders that take turns. `core` run together; each of `guests` meets PM+MO alone."""
+    """Contenders that take turns: all of `core` together, each of `guests` with PM+MO alone."""
 
     core: tuple[Case, ...]
     guests: tuple[Case, ...] = ()
 
 
 def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
-    """The groups of a run, in order. `settings` holds those of pmmo, mmo and gmu."""
+    """The groups of a run, in order, from the `settings` of pmmo, mmo and gmu."""
 
     def cases(
         names: tuple[str, ...], width: int, precision: str = "float32", threads: int = 1

@@ -1,4 +1,4 @@
-"""One contender, measured inside its own process: time per step, time per phase, peak memory."""
+"""Measure a contender inside its own process: time per step and phase, peak memory."""
 
 import os
 import resource
@@ -20,9 +20,9 @@ from pmmo.model.systems import Batch
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.loop import GLANCE, together
 
-TURN_SECONDS = 0.4  # a turn takes at least about this long: steps are repeated to fill it
+TURN_SECONDS = 0.4  # a turn takes about this time or longer; it repeats steps
 MOST_STEPS = 40
-EVALUATIONS = 3  # the median of which is taken
+EVALUATIONS = 3  # the result is their median
 
 
 def numpyro(case: Case) -> Contender:
@@ -39,7 +39,7 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
     "together": contenders.together,
     "together-compiled": contenders.together_compiled,
     "plain": contenders.plain,
-    "tutorial": contenders.plain,  # in a process that nothing was prepared in
+    "tutorial": contenders.plain,  # in a process without set-up
     "torchbnn": peers.torchbnn,
     "bayesian-torch": peers.bayesian_torch,
     "blitz": peers.blitz,
@@ -48,10 +48,10 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
 
 
 def prepare(case: Case) -> dict[str, object]:
-    """Threads and precision of this process; what was chosen.
+    """Set threads and precision of this process; return the resulting settings.
 
-    Every contender but `tutorial` gets what the training stage gets: matrix products, allocator and
-    denormals as `pmmo.training.loop.device` sets them, and Pyro's validation off.
+    Every contender but `tutorial` gets the set-up of a training stage: `training.device` sets
+    matrix products, allocator and denormals, and switches Pyro's validation off.
     """
     if case.contender == "tutorial":
         pyro.enable_validation(True)  # Pyro's default
@@ -81,14 +81,14 @@ def movies(case: Case) -> Batch:
 
 
 def row_numbers(case: Case) -> Iterator[Tensor]:
-    """Rows of batch after batch, as an epoch has them: equal parts of a permutation."""
+    """Row numbers of successive batches, which are equal parts of a permutation per epoch."""
     while True:
         order = torch.randperm(case.shape.movies, device=case.device)
         yield from order.tensor_split(case.steps_per_epoch)
 
 
 class Runner:
-    """A contender that is built, warm and ready to be timed."""
+    """A contender that is built, warmed up and ready for timing."""
 
     def __init__(self, case: Case) -> None:
         self.case, self.facts = case, prepare(case)
@@ -103,11 +103,11 @@ class Runner:
         self.movies = movies(case)
         self.contender = BUILDERS[case.contender](case)
         self.orders = [row_numbers(case) for _ in range(self.contender.cycles)]
-        self.steps(2)  # compilers and caches
+        self.steps(2)  # to fill caches and compile
         self.steps_per_turn = max(1, min(MOST_STEPS, int(TURN_SECONDS / self.steps(1))))
 
     def seconds(self) -> float:
-        """Seconds per step of a cycle, the mean of a turn."""
+        """Seconds per step and cycle, the mean over a turn."""
         return self.bound.seconds() if self.bound else self.steps(self.steps_per_turn)
 
     def epoch(self) -> float:
@@ -127,12 +127,12 @@ class Runner:
         return seconds
 
     def batch(self) -> Batch:
-        """The next movies, of each cycle that a step trains."""
+        """The next batch of movies, for each cycle in a step."""
         rows = together(tuple(next(order) for order in self.orders))
         return Batch(*(column[rows] for column in self.movies))
 
     def phases(self) -> dict[str, float] | None:
-        """Seconds per phase of a step; None where the phases cannot be told apart."""
+        """Seconds per phase of a step; None if the phases cannot be separated."""
         if self.bound or not self.contender.calls:
             return None
         watch = Stopwatch(PHASES, self.synchronise)
@@ -156,13 +156,13 @@ class Runner:
             return found | {"rates": self.bound.rates}
         if self.contender.evaluate:
             for name, count in (("dev", self.case.shape.dev), ("glance", GLANCE)):
-                self.evaluation(count)  # the first finds its memory
+                self.evaluation(count)  # the first also allocates memory
                 seconds = median(self.evaluation(count) for _ in range(EVALUATIONS))
                 found[f"{name}_seconds"] = seconds
         return found
 
     def evaluation(self, count: int) -> float:
-        """Seconds to score so many movies, as after an epoch."""
+        """Seconds to score `count` movies, as after an epoch."""
         self.synchronise()
         start = time.perf_counter()
         self.contender.evaluate(Batch(*(column[:count] for column in self.movies)))

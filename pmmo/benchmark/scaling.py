@@ -1,7 +1,7 @@
-"""How time and memory grow with movies, width, cycles and threads: short runs, one axis at a time.
+"""Measure time and memory over movies, width, cycles and threads, in short runs along one axis.
 
-Rows of a frame: axis, value, what (the contender), quantity ("ms per step", "s per epoch", "s"),
-time, peak_gb.
+Columns of the frame: axis, value, what (the contender), quantity ("ms per step", "s per epoch" or
+"s"), time, peak_gb.
 """
 
 import os
@@ -27,20 +27,20 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 
 COLUMNS = ("axis", "value", "what", "quantity", "time", "peak_gb")
-SAMPLE_SECONDS = 0.02  # between two looks at the memory of the cycles' processes
+SAMPLE_SECONDS = 0.02  # between two measurements of the cycles' memory
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The values along each axis, and the sizes that stay."""
+    """The values along each axis, and the fixed sizes."""
 
     rows: tuple[int, ...] = (486, 972, 1944, 3888, 7776, 15_552)
     widths: tuple[int, ...] = (128, 256, 512, 1024, 2048, 3000)
     cycles: tuple[int, ...] = (1, 2, 3, 4, 5)
-    threads: tuple[int, ...] = ()  # () is 1, 2, 4 … all cores
+    threads: tuple[int, ...] = ()  # (): 1, 2, 4 … all cores
     rounds: int = 3
-    width: int = 512  # of the axes rows and cycles
-    movies: int = 3888  # of the axis cycles
+    width: int = 512  # for the axes rows and cycles
+    movies: int = 3888  # for the axis cycles
     threads_width: int = 3000
     shape: Shape = PUBLISHED
 
@@ -51,7 +51,7 @@ class Sweep:
 
 
 def scaling(sweep: Sweep, settings: Mapping[str, Settings], say: Say) -> pd.DataFrame:
-    """All axes, on the CPU."""
+    """Measure all axes on the CPU."""
     lines: list[tuple] = []
     for axis in (by_rows, by_width, by_cycles, by_threads):
         for line in axis(sweep, settings):
@@ -61,7 +61,7 @@ def scaling(sweep: Sweep, settings: Mapping[str, Settings], say: Say) -> pd.Data
 
 
 def turns(cases: list[Case], question: str, rounds: int) -> Iterator[tuple[Case, float, float]]:
-    """(case, median of the answers, peak GB) of cases that take turns."""
+    """(case, median of the answers, peak GB) for cases that take turns."""
     with ExitStack() as stack:
         workers = {case.contender: stack.enter_context(Worker(case)) for case in cases}
         answers = take_turns(workers, rounds, question, deadline=float("inf"))
@@ -71,7 +71,7 @@ def turns(cases: list[Case], question: str, rounds: int) -> Iterator[tuple[Case,
 
 
 def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
-    """A whole epoch of so many movies."""
+    """Measure an epoch for each number of movies."""
     for rows in sweep.rows:
         shape = replace(sweep.shape, movies=rows)
         cases = [
@@ -82,20 +82,20 @@ def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
 
 
 def by_width(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
-    """A step at so many hidden units."""
+    """Measure a step for each number of hidden units."""
     for width in sweep.widths:
         cases = [
             Case(name, at_width(settings.get(name, settings["pmmo"]), width), sweep.shape)
             for name in ("pmmo", "mmo", "plain", "bound")
         ]
         for case, seconds, peak in turns(cases, "seconds", sweep.rounds):
-            # the bound's own arrays say nothing about a step's memory
+            # the bound's arrays have no relation to a step's memory
             held = None if case.contender == "bound" else peak
             yield "width", width, case.contender, "ms per step", 1e3 * seconds, held
 
 
 def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
-    """A step on so many threads."""
+    """Measure a step for each number of threads."""
     wide = at_width(settings["pmmo"], sweep.threads_width)
     for threads in sweep.thread_counts():
         cases = [Case(name, wide, sweep.shape, threads=threads) for name in ("pmmo", "bound")]
@@ -105,7 +105,7 @@ def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple
 
 
 def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
-    """So many cycles of one epoch, as a training stage runs them: side by side on the cores."""
+    """Measure each number of cycles of one epoch, side by side as in a training stage."""
     shape = replace(sweep.shape, movies=sweep.movies)
     workers = os.cpu_count() or 1
     for cycles in sweep.cycles:
@@ -118,13 +118,13 @@ def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]
 def run_stage(
     settings: Settings, shape: Shape, workers: int, watched: bool = False
 ) -> tuple[float, float | None]:
-    """(seconds, peak GB) of the cycles of a row, in a fresh process and those that it forks.
+    """(seconds, peak GB) of the cycles of a variant, in a fresh process and its forks.
 
-    The peak only where `watched`, which costs the processes time.
+    The peak is None unless `watched`, because watching slows the processes down.
     """
     context = get_context("spawn")
     pipe, other = context.Pipe()
-    # not a daemon, which may have no children
+    # not a daemon, because a daemon may have no children
     process = context.Process(target=stage, args=(other, settings, shape, workers))
     process.start()
     other.close()
@@ -145,7 +145,7 @@ def run_stage(
 
 
 def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> None:
-    """The child: random movies, then the cycles; sends the seconds that these took."""
+    """The child: make random movies, train the cycles, and send the seconds of the training."""
     import torch
 
     from pmmo.benchmark.runner import movies
@@ -165,7 +165,7 @@ def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> N
 def watch_memory(pid: int, peak: list[float], done: threading.Event) -> None:
     """Keep in `peak[0]` the largest sum of bytes over the process and its children.
 
-    Pages that several share count once (PSS, Linux); elsewhere each counts its own.
+    On Linux, shared pages count once (PSS); elsewhere they count for each process.
     """
     while not done.wait(SAMPLE_SECONDS):
         total = 0
@@ -174,6 +174,6 @@ def watch_memory(pid: int, peak: list[float], done: threading.Event) -> None:
             for process in (parent, *parent.children(recursive=True)):
                 memory = process.memory_full_info()
                 total += getattr(memory, "pss", memory.uss)
-        except psutil.Error:  # one of them has just ended
+        except psutil.Error:  # a process has just ended
             continue
         peak[0] = max(peak[0], total)

@@ -1,4 +1,4 @@
-"""Time and memory against movies, width, cycles and threads, log-log."""
+"""The figure of time and memory against movies, width, cycles and threads, log-log."""
 
 import io
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def plain_number(value: float, _: int = 0) -> str:
 
 
 def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
-    """One quantity along one axis, a line per contender."""
+    """Draw one quantity along one axis, with a line per contender."""
     for what, line in part.dropna(subset=column).groupby("what", sort=False):
         colour, marker, dashes = LOOKS[what]
         axes.plot(
@@ -66,14 +66,14 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(plain_number))
     axes.yaxis.set_minor_formatter(NullFormatter())
     low, high = axes.get_ylim()
-    if high / low < 10:  # decades alone would label too little
+    if high / low < 10:  # decades alone would give too few labels
         axes.set_ylim(low / 1.5, high * 1.5)
         axes.yaxis.set_minor_formatter(FuncFormatter(plain_number))
         axes.tick_params(axis="y", which="minor", labelsize=6.5)
 
 
 def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
-    """Time above, memory below; one column per axis."""
+    """Draw time above and memory below, with one column per axis."""
     figure = Figure(figsize=(12, 6.2), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.83))
     grid = figure.subplots(2, len(AXES))
@@ -98,7 +98,7 @@ def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
 
 
 def write_figure(frame: pd.DataFrame, machine: Mapping[str, object], base: Path) -> None:
-    """Write `base` with .png, .svg and .csv added."""
+    """Write `base`.png, `base`.svg and `base`.csv."""
     with matplotlib.rc_context(STYLE):
         figure = draw(frame, machine)
         svg, png = io.BytesIO(), io.BytesIO()

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: each moment is charged to the innermost phase that is open."""
+"""Time per phase of a step. All time counts for the innermost open phase."""
 
 import functools
 import time
@@ -37,7 +37,7 @@ class Stopwatch:
 def timed(watch: Stopwatch, calls: Iterable[tuple[object, str, str]]) -> Iterator[None]:
     """While open, each call of `owner.name` (or `owner[name]` of a dict) is a phase of `watch`.
 
-    `calls` holds (owner, name, phase); what was there before is put back.
+    `calls` has entries (owner, name, phase). The original functions are restored at the end.
     """
     with ExitStack() as stack:
         for owner, name, phase in calls:
@@ -49,7 +49,7 @@ def timed(watch: Stopwatch, calls: Iterable[tuple[object, str, str]]) -> Iterato
 def _timed(watch: Stopwatch, owner: object, name: str, phase: str) -> Iterator[None]:
     is_dict = isinstance(owner, dict)
     before = owner[name] if is_dict else getattr(owner, name)
-    own = is_dict or name in vars(owner)  # else the class has it
+    own = is_dict or name in vars(owner)  # else it is an attribute of the class
 
     @functools.wraps(before)
     def call(*args: object, **named: object) -> object:

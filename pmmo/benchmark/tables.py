@@ -1,4 +1,4 @@
-"""benchmark.md, .csv and .json from the results of a run."""
+"""Write benchmark.md, .csv and .json from the results of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -49,7 +49,7 @@ def mode(result: Result) -> str:
 
 
 def facts(result: Result) -> dict[str, object]:
-    """One line of the CSV; what was not measured is None."""
+    """One line of the CSV; values that were not measured are None."""
     case, ms = result.case, [1e3 * seconds for seconds in result.seconds]
     measured = bool(ms)
     line = {
@@ -80,7 +80,7 @@ def facts(result: Result) -> dict[str, object]:
 
 
 def cells(line: Mapping[str, object], result: Result) -> list[str]:
-    """The same line for people."""
+    """The same line as cells of the Markdown table."""
     start = [str(line["label"]), f"{line['width']:,}", mode(result)]
     if result.error:
         return [*start, result.error, *[""] * (len(HEADER) - 4)]
@@ -102,7 +102,7 @@ def goal_cells(goal: Goal) -> list[str]:
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table; the columns after the first `left` are set to the right."""
+    """A Markdown table; the columns after the first `left` are right-aligned."""
     rule = ["---" if column < left else "---:" for column in range(len(header))]
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
@@ -135,7 +135,7 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
 
 
 def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
-    """What training spends beside its steps."""
+    """Lines about the time that training spends outside its steps."""
     lines = [
         f"- Start of a training stage, until it could read its movies: "
         f"{about['start_up_seconds']:.1f} s."
@@ -152,7 +152,7 @@ def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
 
 
 def busy(about: Mapping[str, object]) -> list[str]:
-    """A warning where other work may have run beside the benchmark."""
+    """A warning if other work may have run during the benchmark."""
     if not is_busy(about):
         return []
     return [

@@ -1,7 +1,7 @@
-"""A process per contender, so that threads, allocator and peak memory are its own.
+"""One process per contender, so that threads, allocator and peak memory are separate.
 
-The parent asks one worker at a time: contenders take turns, A B C, A B C, so that a slow moment of
-the machine meets all of them.
+The parent runs one worker at a time. The contenders take turns, A B C, A B C, so that a slow moment
+of the machine affects all of them.
 """
 
 import os
@@ -18,11 +18,11 @@ START_SECONDS = 300  # building, compiling and warming up
 
 
 class NotMeasured(PmmoError):
-    """A contender that could not be built or run, and why."""
+    """A contender could not be built or run; the message has the reason."""
 
 
 def serve(pipe: Connection, case: Case) -> None:
-    """The child: build, then answer "seconds", "phases" and "finish" until told to stop."""
+    """The child: build, then answer "seconds", "phases" and "finish" until "stop"."""
     confine(case.threads)
     from pmmo.benchmark.runner import Runner
 
@@ -33,13 +33,13 @@ def serve(pipe: Connection, case: Case) -> None:
             pipe.send(("answer", getattr(runner, question)()))
     except ModuleNotFoundError as error:
         pipe.send(("failed", f"not installed ({error.name}): see requirements-bench.txt"))
-    except Exception as error:  # a peer may fail in any way; the table says so
+    except Exception as error:  # a peer may fail in any way; the table has the error
         lines = str(error).strip().splitlines() or [""]
         pipe.send(("failed", f"{type(error).__name__}: {lines[0][:200]}"))
 
 
 def confine(threads: int) -> None:
-    """Let this process use `threads` cores: libraries without a thread setting obey this one."""
+    """Restrict this process to `threads` cores, also for libraries without a thread setting."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         cores = sorted(os.sched_getaffinity(0))[:threads]
         os.sched_setaffinity(0, cores)
@@ -50,7 +50,7 @@ def confine(threads: int) -> None:
 
 
 class Worker(AbstractContextManager):
-    """A running contender. NotMeasured where it fails, naming it and the reason."""
+    """A running contender. Raises NotMeasured, with its name and the reason, if it fails."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
@@ -66,7 +66,7 @@ class Worker(AbstractContextManager):
             raise
 
     def ask(self, question: str) -> object:
-        with suppress(OSError):  # a dead process answers below
+        with suppress(OSError):  # a dead process is reported below
             self.pipe.send(question)
         return self.wait(START_SECONDS)
 
@@ -88,7 +88,7 @@ class Worker(AbstractContextManager):
         """End the process; a second call does nothing."""
         if self.pipe.closed:
             return
-        with suppress(OSError):  # it may have died
+        with suppress(OSError):  # it may have ended already
             self.pipe.send("stop")
         self.process.join(5)
         if self.process.is_alive():
@@ -100,7 +100,7 @@ class Worker(AbstractContextManager):
 def take_turns(
     workers: Mapping[str, Worker], rounds: int, question: str, deadline: float
 ) -> dict[str, list]:
-    """Ask each worker in turn, for `rounds` rounds or until `deadline`, once at least."""
+    """Ask each worker in turn, for `rounds` rounds or until `deadline`, but at least once."""
     answers: dict[str, list] = {name: [] for name in workers}
     for done in range(rounds):
         if done and time.monotonic() > deadline:

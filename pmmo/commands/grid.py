@@ -1,9 +1,9 @@
-"""The whole grid with several training stages at once: `python -m pmmo grid -j 4`.
+"""Run the whole grid with several training stages at once: `python -m pmmo grid -j 4`.
 
-DVC decides what must run; this only starts its processes, since one `dvc repro` runs its stages one
-after another. Processes of DVC may run stages side by side in one workspace: each holds the
-repository's lock except while its stage's command runs, and `--wait-for-lock` makes the others
-wait for it.
+DVC decides which stages must run. This command starts several DVC processes, because one
+`dvc repro` runs its stages one after another. DVC processes can run stages side by side in one
+workspace: each process holds the repository's lock except while its stage's command runs, and with
+`--wait-for-lock` the others wait for the lock.
 """
 
 import json
@@ -20,17 +20,17 @@ from pathlib import Path
 from pmmo.core.errors import PmmoError
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-BEFORE = "extract"  # with all that it needs: everything before training
-TRAINING = ("train@", "experiment")  # what may run side by side: names or beginnings of names
+BEFORE = "extract"  # this stage and its dependencies are everything before training
+TRAINING = ("train@", "experiment")  # stages that may run side by side: names or prefixes
 SECONDS_BETWEEN_LOOKS = 0.1
-SECONDS_TO_STOP = 20.0  # for an interrupted stage, before it is killed
+SECONDS_TO_STOP = 20.0  # time for an interrupted stage before it is killed
 
 
 def run_grid(jobs: int) -> str:
-    """Everything before training, then `jobs` training stages at a time, then the rest.
+    """Run everything before training, then `jobs` training stages at a time, then the rest.
 
-    Returns what was done. Raises PmmoError naming the stages that failed, after the others have
-    finished, or if it is interrupted; what is finished is kept.
+    Returns a summary. If stages fail, raises PmmoError with their names after the others have
+    finished. Also raises PmmoError if interrupted. Finished work is kept.
     """
     try:
         with stopped_by_signals():
@@ -66,12 +66,12 @@ def dvc_output(*arguments: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The stages' `python` is the one that runs this, whether or not .venv is activated."""
+    """The environment in which `python` is this interpreter, even without an activated .venv."""
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
 
 
 def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
-    """Run DVC once for each command, `jobs` at a time; PmmoError names those that failed."""
+    """Run DVC once per command, `jobs` at a time; PmmoError names the failed commands."""
     waiting, running, failed = list(commands), {}, []
     try:
         while waiting or running:
@@ -95,7 +95,7 @@ def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
 
 
 def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]:
-    """DVC in a session of its own, and a thread that prints its lines with the stage's name."""
+    """Start DVC in its own session, and a thread that prints its lines with the stage's name."""
     process = subprocess.Popen(
         (*DVC, *command),
         env=environment(),
@@ -103,7 +103,7 @@ def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # an interrupt is passed on once, by `stop`, to all it started
+        start_new_session=True,  # so that `stop` alone interrupts it and its children, once
     )
     echo = threading.Thread(target=print_lines, args=(process, command[-1]), daemon=True)
     echo.start()
@@ -118,7 +118,7 @@ def print_lines(process: subprocess.Popen, name: str) -> None:
 
 
 def stop(processes: list[subprocess.Popen]) -> None:
-    """Interrupt the processes and all they started; kill what is left after a while."""
+    """Interrupt the processes and their children; kill the rest after `SECONDS_TO_STOP`."""
     for sent in (signal.SIGINT, signal.SIGKILL):
         for process in processes:
             if process.poll() is None:
@@ -130,7 +130,7 @@ def stop(processes: list[subprocess.Popen]) -> None:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """SIGTERM, and SIGHUP unless under nohup, interrupt like Ctrl-C: no stage is left running."""
+    """Treat SIGTERM, and SIGHUP unless under nohup, like Ctrl-C, so that all stages stop."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

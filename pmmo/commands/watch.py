@@ -1,4 +1,4 @@
-"""Learning curves in the terminal, of rows that are training: `python -m pmmo watch [ROW]`."""
+"""Learning curves of running training in the terminal: `python -m pmmo watch [ROW]`."""
 
 import csv
 import sys
@@ -11,12 +11,12 @@ from pmmo.core.progress import LIVE
 from pmmo.core.stage import COPIES
 
 WIDTH, HEIGHT = 60, 14  # characters
-SECONDS = 1.0  # between two looks at the file
+SECONDS = 1.0  # between two readings of the file
 Curves = dict[int, list[float]]  # cycle -> weighted F1 on dev after each epoch
 
 
 def watch(row: str | None) -> str:
-    """The row's curves (default: the one that trains now); on a terminal drawn until Ctrl-C."""
+    """Draw a variant's curves (default: the newest) until Ctrl-C; without a terminal, once."""
     path = newest(row)
     shown = ""
     with suppress(KeyboardInterrupt):
@@ -30,7 +30,7 @@ def watch(row: str | None) -> str:
 
 
 def newest(row: str | None) -> Path:
-    """The live file written to last, here or in a queued experiment's copy."""
+    """The most recently written live file, here or in the copy of a queued experiment."""
     places = [Path(), *Path(COPIES).glob("*")]
     found = [path for place in places for path in (place / LIVE).glob(f"{row or '*'}.csv")]
     if not found:
@@ -70,7 +70,7 @@ def drawing(path: Path) -> str:
 
 
 def read(path: Path) -> Curves:
-    """The curves so far; a line that is just being written is left out."""
+    """The curves so far, without a line that is only partly written."""
     curves: Curves = {}
     with path.open(newline="") as file:
         for line in csv.DictReader(file):

@@ -1,7 +1,7 @@
-"""Where cycles run: on this machine, or on a Ray cluster. The engine changes no number.
+"""The engine: cycles run on this machine or on a Ray cluster. The engine changes no number.
 
-It is therefore no part of a row's settings: resolve writes it to a file of its own, which the
-training stages read but which is none of their dependencies, so that switching it retrains nothing.
+It is therefore not part of a variant's settings. resolve writes it to a separate file. The training
+stages read this file, but it is not one of their dependencies, so another engine retrains nothing.
 """
 
 import json
@@ -14,7 +14,7 @@ from pmmo.config.settings import Rule, check_value
 from pmmo.core.errors import PmmoError
 
 LOCAL, RAY = "local", "ray"
-VARIABLE = "PMMO_ENGINE"  # environment: wins over params.yaml
+VARIABLE = "PMMO_ENGINE"  # environment variable; overrides params.yaml
 ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
 GPU_SHARE_RULE = Rule(kind=float, above=0.0, high=1.0)
 
@@ -24,7 +24,7 @@ class Engine:
     """The keys `engine` and `gpu_share` of params.yaml."""
 
     engine: str = LOCAL  # local, ray, or the address of a Ray cluster
-    gpu_share: float = 1.0  # of a GPU, for each cycle on Ray
+    gpu_share: float = 1.0  # share of a GPU per cycle on Ray
 
     def __post_init__(self) -> None:
         check_engine("engine", self.engine)
@@ -32,12 +32,12 @@ class Engine:
 
     @property
     def address(self) -> str | None:
-        """Of the Ray cluster, `auto` for the one that this machine belongs to; None if local."""
+        """The address of the Ray cluster; `auto` for the one of this machine; None if local."""
         return {LOCAL: None, RAY: "auto"}.get(self.engine, self.engine)
 
 
 def check_engine(name: str, value: object) -> None:
-    """PmmoError naming the key or variable, its value and the allowed ones."""
+    """Raise PmmoError, with key or variable, value and allowed values, if it is invalid."""
     if value not in (LOCAL, RAY) and not (isinstance(value, str) and ADDRESS.fullmatch(value)):
         raise PmmoError(
             f"{name} is {value!r}; allowed: {LOCAL}, {RAY} (the cluster that this machine belongs "
@@ -46,7 +46,7 @@ def check_engine(name: str, value: object) -> None:
 
 
 def load_engine(path: Path) -> Engine:
-    """The engine of settings/engine.json, or of the environment variable where it is set."""
+    """The engine of settings/engine.json, or of the environment variable if it is set."""
     block = json.loads(path.read_text())
     if VARIABLE in os.environ:
         check_engine(VARIABLE, os.environ[VARIABLE])

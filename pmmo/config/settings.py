@@ -1,6 +1,6 @@
-"""The resolved settings of one row: a frozen dataclass that refuses nonsense.
+"""The resolved settings of one variant: a frozen dataclass that rejects invalid values.
 
-`pmmo.params` resolves params.yaml into these; the training stage reads them back from JSON.
+`pmmo.params` resolves params.yaml into them; the training stage reads them back from JSON.
 """
 
 import json
@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be: one of `choices`, or a number of `kind` within the bounds."""
+    """The allowed values: one of `choices`, or a number of `kind` within the bounds."""
 
     choices: tuple[Any, ...] = ()
     kind: type | None = None
@@ -63,19 +63,19 @@ class Rule:
 
 
 ALL = SYSTEMS
-FUSED = ("pmmo", "mmo")  # two modules, two objectives
+FUSED = ("pmmo", "mmo")  # systems with two modules and two objectives
 OURS = ("pmmo", "mmo", "gmu")
 TRUTH = (True, False)
 
 
 def setting(rule: Rule, systems: tuple[str, ...]) -> Any:
-    """A field that only the named systems have; None for the others."""
+    """A field of the named systems; it is None for all others."""
     return field(default=None, metadata={"rule": rule, "systems": systems})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One row of a table, or the system under study. Every field is documented in params.yaml."""
+    """A variant or the system under study. params.yaml documents every field."""
 
     name: str
     label: str
@@ -121,7 +121,7 @@ class Settings:
     kept_epoch: str = setting(Rule(("best", "last")), ALL)
     threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
     epochs: int = setting(Rule(kind=int, low=1), ALL)
-    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # equal parts then have two or more
+    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # so that a batch has two or more
     cycles: int = setting(Rule(kind=int, low=1), ALL)
     seed: int = setting(Rule(kind=int, low=0), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
@@ -144,7 +144,7 @@ class Settings:
 
 
 def check_value(name: str, value: Any, rule: Rule) -> None:
-    """PmmoError naming the parameter, its value and the allowed ones."""
+    """Raise PmmoError, with parameter, value and allowed values, if the value is invalid."""
     if not rule.allows(value):
         raise PmmoError(f"{name} is {value!r}; allowed: {rule}")
 

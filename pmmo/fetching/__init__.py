@@ -1,1 +1,1 @@
-"""Bring the four columns here: from a file, a server or the synthetic generator."""
+"""Get the four columns from a file, a server or the synthetic generator."""

@@ -13,20 +13,20 @@ from pmmo.hdf5.writer import allocate_movies, write_provenance
 PINNED = "The columns have the pinned sha256."
 UNPINNED = "Unpinned: the sha256 of the columns are recorded, not compared with known ones."
 SYNTHETIC = "Synthetic stand-in: these are not real movies."
-METADATA_SPACE = 1 << 20  # bytes of the assembled file besides its columns, at most
+METADATA_SPACE = 1 << 20  # upper bound of the bytes besides the columns
 
 
 class WrongHash(PmmoError):
-    """A column that is not the pinned one."""
+    """A column does not have its pinned sha256."""
 
 
 def temporary(target: Path) -> Path:
-    """The name under which `target` grows: always the same, so that no run leaves another's."""
+    """The temporary name of `target`; a fixed one, so that a run overwrites what a kill left."""
     return target.with_name(target.name + ".tmp")
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """PmmoError where the file system of `folder` has fewer than `needed` bytes free."""
+    """Raise PmmoError if the file system of `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise PmmoError(
@@ -46,12 +46,11 @@ def assemble(
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
 ) -> dict[str, object]:
-    """Write `target` from the columns of `layout`, whose bytes `read` gives, and rename it.
+    """Write the columns of `layout`, with the bytes from `read`, to a temporary file; rename it.
 
-    `kind`, `source` and the hashes become its provenance, which is returned: nothing that changes
-    from run to run.
-    `pins` maps columns to the sha256 they must have (WrongHash otherwise, naming the file
-    `name`); `settled` raises where the source changed meanwhile.
+    Returns the provenance of `target`: `kind`, `source` and the hashes. It does not change from
+    run to run. `pins` maps columns to the sha256 that they must have; otherwise WrongHash names
+    the file `name`. `settled` must raise if the source has changed in the meantime.
     """
     growing = temporary(target)
     check_space(growing.parent, layout.nbytes + METADATA_SPACE)
@@ -76,7 +75,7 @@ def assemble(
 
 
 def _pour(views: Iterable[memoryview], file) -> str:
-    """Write all views to an unbuffered file; their sha256."""
+    """Write all views to an unbuffered file; return their sha256."""
     digest = hashlib.sha256()
     for view in views:
         digest.update(view)
@@ -99,7 +98,7 @@ def _provenance(
     layout: Layout, kind: str, source: str, hashes: Mapping[str, str], pins: Mapping[str, str]
 ) -> dict[str, object]:
     if (layout.provenance or {}).get("kind") == "synthetic":
-        kind = "synthetic"  # a copy of synthetic movies does not turn into real ones
+        kind = "synthetic"  # a copy of synthetic movies stays synthetic
     pinned = set(pins) == set(COLUMNS)
     notes = [SYNTHETIC] * (kind == "synthetic") + [PINNED if pinned else UNPINNED]
     return {

@@ -1,9 +1,9 @@
-"""Move a remote file's columns to `.work/fetch`, and go on there after any interruption.
+"""Download the columns of a remote file to `.work/fetch`, and resume after any interruption.
 
-Each address has a folder with a `.part` per column and a journal: which version of which file
-the parts belong to, and for each part how many bytes it had and their sha256. A part is trusted
-only as far as its journal, and only after that prefix has been hashed again: so neither a kill nor
-a power cut can smuggle in wrong bytes, and nothing has to be forced to the disk on the way.
+Each address has a folder with one `.part` file per column and a journal. The journal records the
+version of the file, and the length and sha256 of each part. Only the recorded length of a part is
+used, and only if hashing it again gives the recorded sha256. Therefore neither a kill nor a power
+cut can leave wrong bytes in the result, and no fsync is needed on the way.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import LocalFile
 
-CHECKPOINT = 1 << 20  # bytes; what a kill can cost
-RESTARTS = 3  # where the file changes while it is fetched
+CHECKPOINT = 1 << 20  # bytes; a kill loses at most this much
+RESTARTS = 3  # if the file changes during the download
 
 
 def folder_of(work: Path, url: str) -> Path:
-    """Where the parts of an address are kept; its secrets, if any, stay out of the name."""
+    """The folder for the parts of an address; its name contains no secret of the address."""
     return work / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
@@ -42,9 +42,9 @@ def download(
     allow_full_download: bool,
     patience: Patience | None = None,
 ) -> tuple[Layout, dict[str, Path], str]:
-    """The layout of the file at `url`, its columns as files below `work`, and its name to show.
+    """The layout of the file at `url`, its columns as files below `work`, and its printable name.
 
-    Unusable where the address does not give a good file; another may.
+    Raises Unusable if the address does not provide a valid file; another address may.
     """
     folder = folder_of(work, url)
     for left in reversed(range(RESTARTS)):
@@ -80,8 +80,8 @@ def _download(
     done = {column.name: journal.resume(column) for column in columns}
     missing = layout.nbytes - sum(count for count, _ in done.values())
     _check_space(folder, target, missing, layout)
-    # the small columns first: a wrong file shows before the large one has moved; a server without
-    # ranges sends them in their own order
+    # small columns first, to detect a wrong file before the large column is downloaded; a server
+    # without ranges sends the columns in file order
     order = sorted(columns, key=lambda item: item.nbytes if file.ranges else item.offset)
     with Progress(f"fetch {file.name}", missing) as progress:
         file.moved = progress.moved
@@ -93,7 +93,7 @@ def _download(
 
 
 def _check_space(folder: Path, target: Path, missing: int, layout: Layout) -> None:
-    """Room for the parts and, besides them, for the file that is put together from them."""
+    """Check for room for the parts and for the file that is assembled from them."""
     whole = layout.nbytes + METADATA_SPACE
     if folder.stat().st_dev == target.parent.stat().st_dev:
         check_space(folder, missing + whole)
@@ -103,7 +103,7 @@ def _check_space(folder: Path, target: Path, missing: int, layout: Layout) -> No
 
 
 class Journal:
-    """The parts of one address: which file they belong to and how far they can be trusted."""
+    """The parts of one address: the file that they belong to, and their verified lengths."""
 
     def __init__(self, folder: Path, file: HttpFile, layout: Layout) -> None:
         self.folder, self.path = folder, folder / "journal.json"
@@ -112,7 +112,7 @@ class Journal:
             "version": asdict(file.version),
             "columns": [asdict(column) for column in layout.columns.values()],
         }
-        # as JSON gives it back: tuples become lists
+        # as read back from JSON, where tuples become lists
         self.identity = json.loads(json.dumps(self.identity))
         self.done: dict[str, list] = {}
         known = self._read()
@@ -125,14 +125,14 @@ class Journal:
 
     @staticmethod
     def _certain(file: HttpFile) -> bool:
-        """Whether the server can tell this file from another one of the same size."""
+        """Whether the server's headers distinguish this file from others of the same size."""
         return bool(file.version.etag or file.version.modified)
 
     def part(self, column: Column) -> Path:
         return self.folder / f"{column.name}.part"
 
     def resume(self, column: Column) -> tuple[int, "hashlib._Hash"]:
-        """How many bytes of a column are there and good, and their hash so far."""
+        """The number of valid bytes of a column on disk, and their running hash."""
         count, expected = self.done.get(column.name, [0, ""])
         part, digest = self.part(column), hashlib.sha256()
         part.touch()
@@ -164,7 +164,7 @@ class Journal:
 def _finish(
     file: HttpFile, column: Column, journal: Journal, count: int, digest: "hashlib._Hash"
 ) -> str:
-    """Fetch what a column lacks; its sha256."""
+    """Download the missing bytes of a column; return the sha256 of the whole column."""
     with journal.part(column).open("ab", buffering=0) as part:
         noted = count
         for view in file.stream(column.offset + count, column.nbytes - count):

@@ -1,4 +1,4 @@
-"""The stage `fetch`: any source of movies -> one small file in the published layout."""
+"""The stage `fetch`: write one small file in the published layout from any source of movies."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
 
 GB = 1e9
-WORK = Path(".work/fetch")  # outside DVC's outs, which DVC removes before a stage runs
+WORK = Path(".work/fetch")  # not one of DVC's outs, because DVC removes these before a stage runs
 
 
 def fetch(
@@ -34,13 +34,13 @@ def fetch(
     work: Path = WORK,
     patience: Patience | None = None,
 ) -> dict[str, object]:
-    """Bring the four columns and the split of `source` to the file `target`; its provenance.
+    """Write the four columns and the split of `source` to `target`; return its provenance.
 
     `source` is `synthetic` (with `rows` and `seed`), `mmimdb` (the published file, from the first
-    of `mirrors` that gives it), a path, or an http(s) address. `sha256` pins columns to hashes
-    ("" pins nothing; `synthetic` is never pinned). `memory_limit_gb` bounds the columns together.
-    `allow_full_download` lets a server without ranges send the whole file. `work` keeps what is
-    under way. PmmoError says what is wrong and what to do; then `target` is as before.
+    of `mirrors` that provides it), a path, or an http(s) address. `sha256` pins columns to hashes
+    ("" pins nothing; `synthetic` is never pinned). `memory_limit_gb` limits the total size of the
+    columns. `allow_full_download` allows a whole download from a server without ranges. `work` has
+    the unfinished parts. A PmmoError says what is wrong and what to do; it leaves `target` as is.
     """
     pins = _pins(sha256 or {})
     limit = memory_limit_gb * GB
@@ -59,7 +59,7 @@ def fetch(
 
 
 def _clean(work: Path) -> None:
-    """Drop parts: of the file that is whole now, and of addresses that are no longer asked."""
+    """Delete all parts: those of the finished file and those of other addresses."""
     for entry in work.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
@@ -73,7 +73,7 @@ def _fetch_urls(
     allow_full_download: bool,
     patience: Patience | None,
 ) -> dict[str, object]:
-    """From the first address that gives a good file; each on its own, bytes never mix."""
+    """Fetch from the first address with a valid file; bytes of two addresses never mix."""
     reasons = []
     for url in urls:
         try:
@@ -115,7 +115,7 @@ def _whole(part: Path) -> Iterator[memoryview]:
 
 @contextmanager
 def _ready(target: Path, work: Path) -> Iterator[None]:
-    """Alone, in folders that can be written to."""
+    """Hold the lock of `work`, and check that both folders are writable."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """One fetch at a time; the system drops the lock of a process that is killed."""
+    """Allow one fetch at a time; the system releases the lock of a killed process."""
     lock = FileLock(work.with_name(work.name + ".lock"))
     try:
         lock.acquire(timeout=0)
@@ -163,7 +163,7 @@ def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[str, object]:
-    from pmmo.fetching.synthetic import write_synthetic  # only this source needs it
+    from pmmo.fetching.synthetic import write_synthetic  # imported only for this source
 
     whole = target.with_name(target.name + ".synthetic.tmp")
     try:

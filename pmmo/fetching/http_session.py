@@ -1,8 +1,8 @@
-"""One HTTP response at a time, from servers that may do anything.
+"""HTTP responses, one at a time, from servers that are not trusted.
 
-Built on requests and urllib3: connections, TLS, proxies and back-off are theirs. Redirects are
-followed here, since https must not become http; no credential is ever sent (not from .netrc, not
-from an address, no cookie).
+requests and urllib3 provide connections, TLS, proxies and back-off. This module follows redirects
+itself, because https must not become http. It never sends a credential: none from .netrc, none from
+an address, and no cookie.
 """
 
 import http.client
@@ -28,16 +28,16 @@ TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait and how often to try again; seconds, bytes per second."""
+    """Time limits (seconds), the lowest accepted speed (bytes per second) and retries."""
 
-    connect: float = 15.0  # until a connection stands
-    stall: float = 60.0  # without any byte
-    slow_window: float = 60.0  # over which the speed is measured …
-    slow_rate: float = 2048.0  # … and below which a server counts as stalled
-    tries: int = 6  # in a row without progress
-    backoff: float = 1.0  # after the second failure in a row, then doubled each time
+    connect: float = 15.0  # to establish a connection
+    stall: float = 60.0  # without receiving a byte
+    slow_window: float = 60.0  # period over which the speed is measured
+    slow_rate: float = 2048.0  # below this speed a server counts as stalled
+    tries: int = 6  # consecutive tries without progress
+    backoff: float = 1.0  # after the second consecutive failure, then doubled each time
     backoff_max: float = 60.0
-    retry_after_max: float = 120.0  # of what a server asks for
+    retry_after_max: float = 120.0  # limit on a server's Retry-After
 
     def retries(self) -> urllib3.Retry:
         return urllib3.Retry(
@@ -49,11 +49,11 @@ class Patience:
 
 
 class Unusable(PmmoError):
-    """This address does not give the file; another mirror may."""
+    """This address does not provide the file; another mirror may."""
 
 
 class Fault(Exception):
-    """What went wrong this time and may go right the next; `response` may say when."""
+    """A failure that a retry may fix; `response` may contain a Retry-After."""
 
     def __init__(self, what: str, response: requests.Response | None = None) -> None:
         super().__init__(what)
@@ -62,7 +62,7 @@ class Fault(Exception):
 
 @dataclass(frozen=True)
 class Version:
-    """What a server says about which file it sends; two files never share all three."""
+    """The server's identification of a file; two files never share all three values."""
 
     size: int
     etag: str | None
@@ -70,19 +70,19 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may carry: a strong ETag, else a date."""
+        """The value for If-Range: a strong ETag, else a date."""
         strong = self.etag if self.etag and not self.etag.startswith("W/") else None
         return strong or self.modified
 
 
 def shown(url: str) -> str:
-    """An address without what may be secret in it, for messages and records."""
+    """The address without its possible secrets, for messages and records."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class _HeadDeadline:
-    """A connection that gives up where a response's head drips in byte by byte."""
+    """A connection with a time limit on a response's head as a whole."""
 
     def getresponse(self):
         seconds = self.timeout if isinstance(self.timeout, int | float) else 60.0
@@ -96,7 +96,7 @@ class _HeadDeadline:
 
     @staticmethod
     def _hang_up(sock: socket.socket) -> None:
-        with suppress(OSError):  # closed meanwhile
+        with suppress(OSError):  # already closed
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -117,18 +117,18 @@ class _Adapter(HTTPAdapter):
 
 
 def new_session() -> requests.Session:
-    """A session that keeps its connections, uses the environment's proxies, and sends no secret."""
+    """A session with keep-alive and the environment's proxies that sends no secret."""
     session = requests.Session()
     session.mount("http://", _Adapter(max_retries=0))
     session.mount("https://", _Adapter(max_retries=0))
-    session.auth = lambda request: request  # stops requests from looking into .netrc
+    session.auth = lambda request: request  # prevents requests from reading .netrc
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pmmo"}
     return session
 
 
 def check_address(url: str) -> None:
-    """Unusable where an address is not plain http(s), or carries a name and password."""
+    """Raise Unusable if an address is not http(s), or contains a user name and password."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname
@@ -148,7 +148,7 @@ def check_address(url: str) -> None:
 def get(session: requests.Session, url: str, headers: dict, patience: Patience):
     """The response (200, 206 or 416, body unread) to a GET after redirects.
 
-    Fault where trying again may help, Unusable where it will not.
+    Raises Fault if a retry may help, and Unusable if it will not.
     """
     seen = set()
     while True:
@@ -190,7 +190,7 @@ def _joined(url: str, location: str) -> str:
 
 @contextmanager
 def translated(url: str):
-    """What requests and urllib3 raise, as Fault in words, or Unusable for a bad address."""
+    """Translate errors of requests and urllib3 to Fault, or to Unusable for a bad address."""
     try:
         yield
     except requests.exceptions.ProxyError as error:
@@ -207,12 +207,12 @@ def translated(url: str):
         raise Fault("the server does not answer or has stopped sending") from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Fault(f"the connection failed: {_root(error)}") from None
-    except ValueError as error:  # requests looks at a redirect's target even where not to follow it
+    except ValueError as error:  # requests parses a redirect's target even if it does not follow it
         raise Unusable(f"{shown(url)}: the server redirects to nowhere ({error}).") from None
 
 
 def _root(error: BaseException) -> str:
-    """The innermost cause in a few words: requests and urllib3 wrap it several times over."""
+    """The innermost cause in a few words; requests and urllib3 wrap it several times."""
     while True:
         inner = getattr(error, "reason", None)
         if not isinstance(inner, BaseException):
@@ -230,7 +230,7 @@ def _root(error: BaseException) -> str:
 
 
 class Speed:
-    """Raises Fault where a server sends less than `slow_rate` over `slow_window`."""
+    """Raises Fault if the speed over `slow_window` is below `slow_rate`."""
 
     def __init__(self, patience: Patience) -> None:
         self.patience, self.start, self.count = patience, time.monotonic(), 0
@@ -245,17 +245,17 @@ class Speed:
 
 
 class Tries:
-    """Counts failures in a row, and waits after each as long as the server asks."""
+    """Counts consecutive failures, and waits after each (Retry-After, or back-off)."""
 
     def __init__(self, patience: Patience, name: str) -> None:
         self.patience, self.name, self.retry = patience, name, patience.retries()
 
     def progress(self) -> None:
-        """The next failure counts as the first."""
+        """Reset the count of failures."""
         self.retry = self.patience.retries()
 
     def failed(self, fault: Fault) -> None:
-        """Sleep before the next try; Unusable where none is left."""
+        """Sleep before the next try; raise Unusable if no try is left."""
         try:
             self.retry = self.retry.increment("GET", error=fault)
         except urllib3.exceptions.MaxRetryError:

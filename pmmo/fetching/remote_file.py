@@ -1,8 +1,8 @@
 """A remote file that is read by HTTP ranges.
 
-Every response must be exactly the range that was asked for, of the version that was seen first:
-bytes of two files never mix. A server without ranges is read through from the start, where that
-is allowed, and what is not needed is dropped on the way.
+Every response must be exactly the requested range of the version that was seen first, so bytes of
+two files never mix. If a server has no ranges and a full download is allowed, the file is read from
+its start and the bytes that are not needed are discarded.
 """
 
 import re
@@ -27,20 +27,20 @@ from pmmo.fetching.http_session import (
 )
 from pmmo.hdf5.sources import BUFFER, SIGNATURE
 
-BLOCK = 1 << 16  # bytes; HDF5 metadata is read and kept in such blocks
-KEPT_BLOCKS = 256  # of metadata, 16 MiB: far more than the published file's 0.1 MB
-HEAD_BLOCKS = 16  # kept in passing by a server without ranges
-PROGRESS = 1 << 18  # bytes after which a failure counts as the first again
-PASSES = 8  # of a whole file without ranges
+BLOCK = 1 << 16  # bytes; HDF5 metadata is read and cached in such blocks
+KEPT_BLOCKS = 256  # cached blocks of metadata, 16 MiB; the published file has 0.1 MB
+HEAD_BLOCKS = 16  # cached while a server without ranges sends the file
+PROGRESS = 1 << 18  # bytes after which the count of failures is reset
+PASSES = 8  # over the whole file at a server without ranges, at most
 
 
 class Changed(PmmoError):
-    """The file behind the address is not the one seen before."""
+    """The file at the address is not the one seen before."""
 
 
 @dataclass
 class Body:
-    """A response under way: the file's bytes from `position` to `end`."""
+    """An unfinished response: the file's bytes from `position` to `end`."""
 
     response: requests.Response
     position: int
@@ -48,7 +48,7 @@ class Body:
     speed: Speed
 
     def read(self, most: int) -> bytes:
-        """At least one byte; Fault where none comes."""
+        """Read at least one byte and at most `most`; raise Fault if none arrives."""
         with translated(self.response.url):
             data = self.response.raw.read1(min(most, self.end - self.position))
         if not data:
@@ -59,10 +59,10 @@ class Body:
 
 
 class HttpFile:
-    """The file at `url`, which is asked only for the bytes that are read.
+    """The file at `url`, of which only the bytes that are read are requested.
 
-    `moved(count)` is told of each portion that arrives. `version` is what the server calls this
-    file; `requests` and `received` count what was asked and what came.
+    `moved(count)` is called for each portion that arrives. `version` is the server's identification
+    of the file. `requests` counts requests, `received` bytes.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class HttpFile:
         self.requests = self.received = self._last_failure = 0
         self._blocks: dict[int, bytes] = {}
         self._session = new_session()
-        self._through: Body | None = None  # the pass under way at a server without ranges
+        self._through: Body | None = None  # the unfinished pass at a server without ranges
         self._passes = 0
         try:
             self._persist(self._probe, self._tries())
@@ -129,7 +129,7 @@ class HttpFile:
         raise Unusable(f"{self.name}: {what}.")
 
     def _probe(self) -> None:
-        """Learn size, version and whether the server sends ranges; keep the first block."""
+        """Find size, version and whether the server has ranges; cache the first block."""
         response = self._get({"Range": f"bytes=0-{BLOCK - 1}"})
         try:
             if response.status_code == 416:
@@ -158,7 +158,7 @@ class HttpFile:
             response.close()
 
     def _content_range(self, response: requests.Response) -> tuple[int, int, int]:
-        """(start, stop, size) that a 206 claims to send; stop is exclusive."""
+        """(start, stop, size) in the header of a 206 response; stop is exclusive."""
         text = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", text.strip())
         if not match:
@@ -204,7 +204,7 @@ class HttpFile:
             raise
 
     def _open_through(self, start: int) -> Body:
-        """The pass through the whole file, moved forward to `start`; begun anew to go back."""
+        """The pass through the whole file, advanced to `start`; restarted to go back."""
         if self._through is None or self._through.position > start:
             self._end_pass()
             if self._passes >= PASSES:
@@ -251,7 +251,7 @@ class HttpFile:
         return Tries(self.patience, self.name)
 
     def _persist(self, attempt: Callable[[], bytes], tries: Tries) -> bytes:
-        """The result of `attempt`, tried again after each Fault as long as `tries` lets it."""
+        """The result of `attempt`, repeated after each Fault while `tries` has tries left."""
         while True:
             try:
                 return attempt()
@@ -279,7 +279,7 @@ class HttpFile:
             self._blocks[block] = data[(block - first) * BLOCK :][:BLOCK]
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes for the metadata, from blocks that are kept."""
+        """Bytes of the metadata, from cached blocks."""
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
         missing = [block for block in range(first, last) if block not in self._blocks]
         if missing:
@@ -289,7 +289,7 @@ class HttpFile:
         return data[offset - first * BLOCK :][:length]
 
     def stream(self, offset: int, length: int) -> Iterator[memoryview]:
-        """The bytes from `offset` on, as they arrive; goes on where a connection broke."""
+        """The bytes from `offset` on, as they arrive; resumes after a broken connection."""
         position, end = offset, offset + length
 
         def portion() -> bytes:

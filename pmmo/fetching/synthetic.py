@@ -1,15 +1,15 @@
-"""A seeded stand-in for MM-IMDb: same layout and genre counts, invented movies.
+"""Synthetic movies from a seed: the layout and genre counts of MM-IMDb, with invented movies.
 
-No row describes a real movie; never a substitute for the published file. How it was calibrated
-and what it is good for: `docs/synthetic.md`. Widths and genres are the published ones at any N.
+No row describes a real movie, and the file does not replace the published one. `docs/synthetic.md`
+has its calibration and its uses. Widths and genres are the published ones at any N.
 
     labels   u ~ N(0, I_8), s = u Aᵀ + sqrt(1 - |A_k|²) ε; genre k goes to the rows with largest s_k
     text     0.03 ([y d_text + ε/√L, style] M + 0.072 ε/√L) + a fixed offset; L: length of the plot
     image    relu([1.5 (y d_image info/√0.65 + ε), style] B + 0.2 ε + b), dimensions scaled apart
 
-Each random array comes from the seed alone. Factors of a matrix product are rounded to binary
-grids coarse enough for float32 to hold every partial sum exactly, so that neither the number of
-threads nor the BLAS library can change a byte.
+Each random array depends on the seed only. The factors of a matrix product are rounded to binary
+grids on which float32 represents every partial sum exactly. Therefore neither the number of threads
+nor the BLAS library can change a byte.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from pmmo.core.errors import PmmoError
 from pmmo.hdf5.writer import write_movies
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 
-SMALLEST = len(GENRES)  # rows: each split has a row and each genre a movie
-LARGEST = 1_000_000  # rows: ids are a 9 and six digits
+SMALLEST = len(GENRES)  # rows; then each split has a row and each genre a movie
+LARGEST = 1_000_000  # rows; ids are a 9 and six digits
 NOTE = (
     "Synthetic stand-in, not MM-IMDb: invented movies with the published layout and genre counts. "
     "Scores on it say nothing about real movies."
@@ -32,8 +32,8 @@ NOTE = (
 
 # genre: strength in text and in image (the distance, in standard deviations, between movies with
 # and without it; solved from the F1 of each modality alone in Arevalo et al., docs/synthetic.md);
-# then its loadings on eight themes, the matrix A, written by hand. Dot products of its rows, all
-# shorter than 1, are the correlations of the scores s.
+# then its loadings on eight themes, the matrix A, written by hand. The rows of A are shorter than
+# 1, and their dot products are the correlations of the scores s.
 #                     text  image  heart  laugh  crime  fight  dread   fact wonder  stage
 _GENRE_TABLE = {
     "Drama":       (0.89, 0.46,  0.50, -0.45,  0.10, -0.15, -0.10, -0.10, -0.30,  0.00),
@@ -65,8 +65,8 @@ TEXT_STRENGTH = _TABLE[:, 0]  # (G,)
 IMAGE_STRENGTH = _TABLE[:, 1]  # (G,)
 THEMES = _TABLE[:, 2:]  # (G, 8)
 
-STYLE = np.geomspace(1.5, 0.3, 32)  # standard deviations of what has nothing to do with genre
-INFORMATIVE = 0.65  # share of posters that show anything of their movie's genres
+STYLE = np.geomspace(1.5, 0.3, 32)  # standard deviations of the dimensions of style
+INFORMATIVE = 0.65  # share of posters that carry information about genres
 BLOCK = 1_024  # rows of image noise in memory at once
 
 
@@ -86,7 +86,7 @@ class SyntheticMovies:
 
 
 def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
-    """Write `rows` synthetic movies in the published layout; the same arguments, the same bytes."""
+    """Write `rows` synthetic movies in the published layout, reproducibly to the byte."""
     movies = synthetic_movies(rows, seed)
     columns = {
         "imdb_ids": movies.ids,
@@ -120,7 +120,7 @@ def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
 
 
 def synthetic_movies(rows: int, seed: int) -> SyntheticMovies:
-    """The movies of `write_synthetic`; PmmoError for a number of rows or a seed out of range."""
+    """The movies of `write_synthetic`. PmmoError if `rows` or `seed` is out of range."""
     if not SMALLEST <= rows <= LARGEST:
         raise PmmoError(
             f"synthetic data: {rows} rows asked for; the smallest number is {SMALLEST} (one for "
@@ -151,13 +151,13 @@ def _splits(rows: int) -> dict[str, tuple[int, int]]:
 
 
 def genre_targets(rows: int) -> np.ndarray:
-    """How many of `rows` movies carry each genre (G,): the published shares, at least one."""
+    """The number of movies per genre (G,) out of `rows`: the published share, at least one."""
     counts = np.array(list(GENRE_COUNTS.values()))
     return np.maximum(1, np.rint(counts * rows / ROWS).astype(int))
 
 
 def _genres(rows: int, rng: np.random.Generator) -> np.ndarray:
-    """Labels (rows, G) int32 with exactly the wanted counts and no row without a label."""
+    """Labels (rows, G) int32 with exactly the target counts and no row without a label."""
     u = _on_grid(rng.standard_normal((rows, THEMES.shape[1])), 10)  # (N, 8)
     own = np.sqrt(1 - np.square(THEMES).sum(axis=1))  # (G,): scores have variance 1
     s = u @ _on_grid(THEMES, 8).T + own * rng.standard_normal((rows, len(GENRES)))  # (N, G)
@@ -175,10 +175,10 @@ def _genres(rows: int, rng: np.random.Generator) -> np.ndarray:
 def _label_every_row(
     genres: np.ndarray, margin: np.ndarray, order: np.ndarray, targets: np.ndarray
 ) -> None:
-    """Give each unlabelled row the genre it missed most narrowly, leaving every count as it is.
+    """Give each unlabelled row the genre it missed by the smallest margin; keep every count.
 
-    The genre is taken from its least typical movie that has another one. As there are more labels
-    than movies, such a movie exists for some genre while any row is without a label.
+    The genre is taken from its least typical movie that has another genre. As there are more labels
+    than movies, such a movie exists for some genre as long as a row has no label.
     """
     labels = genres.sum(axis=1)  # (N,)
     last = targets - 1  # (G,) place in `order` of the next movie that could give up the genre
@@ -196,7 +196,7 @@ def _label_every_row(
 
 
 def _text(genres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Plot vectors (N, 300) float32: genres and style, blurred the more the shorter the plot."""
+    """Plot vectors (N, 300) float32 of genres and style; shorter plots have more noise."""
     loadings = _loadings(rng, TEXT_WIDTH, variance=1 / TEXT_WIDTH)  # (55, 300)
     offset = 0.02 * rng.standard_normal(TEXT_WIDTH, dtype=np.float32)  # (300,)
     rows = len(genres)
@@ -211,7 +211,7 @@ def _text(genres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     text = _on_grid(plot, 6) @ loadings  # (N, 300)
     noise = rng.standard_normal(text.shape, dtype=np.float32)
     text += np.float32(0.072) * blur * noise
-    text *= np.float32(0.03)  # the published vectors are means of many, and short
+    text *= np.float32(0.03)  # the published vectors are means, so their norms are small
     text += offset
     return text
 
@@ -226,7 +226,7 @@ def _image(genres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     informative = rng.random((rows, 1)) < INFORMATIVE  # (N, 1)
     shown = genres * IMAGE_STRENGTH * informative / np.sqrt(INFORMATIVE)  # (N, G)
     style = STYLE * rng.standard_normal((rows, len(STYLE)))  # (N, 32)
-    style[:, :1] = 1.5 * np.where(informative, 1, -1)  # a poster looks as if it were telling
+    style[:, :1] = 1.5 * np.where(informative, 1, -1)  # encodes whether the poster is informative
     poster = np.hstack([1.5 * (shown + rng.standard_normal(genres.shape)), style])  # (N, 55)
     poster = _on_grid(poster, 6)
 
@@ -244,7 +244,7 @@ def _image(genres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _loadings(rng: np.random.Generator, width: int, variance: float) -> np.ndarray:
-    """How genres and style show in each feature (G + 32, width), on a grid."""
+    """Loadings of genres and style on each feature (G + 32, width), on a grid."""
     shape = (len(GENRES) + len(STYLE), width)
     return _on_grid(np.sqrt(variance) * rng.standard_normal(shape), 8)
 
@@ -252,7 +252,7 @@ def _loadings(rng: np.random.Generator, width: int, variance: float) -> np.ndarr
 def _on_grid(values: np.ndarray, bits: int) -> np.ndarray:
     """Round to multiples of 2**-bits, as float32.
 
-    Products of 6- and 8-bit grids are multiples of 2**-14: float32 adds them up without rounding,
-    in any order, as long as sums stay below 2**10; of 10- and 8-bit grids, below 2**6.
+    Products of 6- and 8-bit grids are multiples of 2**-14. float32 adds them up without rounding,
+    in any order, while sums stay below 2**10; for 10- and 8-bit grids, while they are below 2**6.
     """
     return np.ldexp(np.rint(np.ldexp(values, bits)), -bits).astype(np.float32)

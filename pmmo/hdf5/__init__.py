@@ -1,1 +1,1 @@
-"""The published HDF5 layout: checked, read safely, written."""
+"""Check, read safely and write files in the published HDF5 layout."""

@@ -1,10 +1,10 @@
-"""What the child process of sandbox.py does: look into an HDF5 file.
+"""The work of the child process of sandbox.py: find the facts about an HDF5 file.
 
-HDF5 is a large C library and its format lets a file point at other files, at itself and at
-sizes it does not have. So the library only ever sees a foreign file in here: a process with a
-limit on memory and processor time that has no file open but two pipes, and cannot open any. It
-asks its parent for the bytes it wants, and answers with plain facts. It judges nothing (checks.py
-does) and never reads a column: the parent reads those bytes itself, at the offsets found here.
+HDF5 is a large C library, and its format allows links to other files, cycles, and sizes that the
+file does not have. The library therefore opens a user's file only in this child process, which has
+limits on memory and processor time, has two pipes open and nothing else, and cannot open a file.
+The child requests bytes from its parent and returns plain facts. layout_checks.py judges the
+facts. The child never reads a column: the parent reads columns itself, at the offsets found here.
 
 To the parent: one JSON object per line, {"read": [offset, length]} or, last, {"facts": ...} or
 {"error": ...}. From the parent: an 8-byte length and the bytes, for each read.
@@ -56,7 +56,7 @@ class PipeFile(io.RawIOBase):
         return self.position
 
     def readinto(self, buffer) -> int:
-        """Fill `buffer` whole: h5py does not look at the count, so a short read must raise."""
+        """Fill all of `buffer`: h5py ignores the returned count, so a short read must raise."""
         view = memoryview(buffer).cast("B")
         if self.position + len(view) > self.size:
             raise EOFError(f"it ends at byte {self.size:,}, before the end of its own structures")
@@ -76,7 +76,7 @@ def say(pipe: BinaryIO, message: dict) -> None:
 
 
 def type_name(kind: h5py.h5t.TypeID) -> str:
-    """A numpy type string where the stored bytes are exactly numpy's, else a description."""
+    """A numpy type string if the stored bytes are exactly numpy's, else a description."""
     for dtype, exact in (("<f4", h5py.h5t.IEEE_F32LE), ("<i4", h5py.h5t.STD_I32LE)):
         if kind.equal(exact):
             return dtype
@@ -90,7 +90,7 @@ def type_name(kind: h5py.h5t.TypeID) -> str:
 
 
 def attribute(owner: h5py.HLObject, name: str) -> object:
-    """The value of an attribute, None where there is none; ValueError where it is too large."""
+    """The value of an attribute, or None if it is missing; ValueError if it is too large."""
     if not h5py.h5a.exists(owner.id, name.encode()):
         return None
     handle = h5py.h5a.open(owner.id, name.encode())
@@ -101,7 +101,7 @@ def attribute(owner: h5py.HLObject, name: str) -> object:
 
 
 def text(value: object) -> object:
-    """Bytes and str, as scalars or of shape (1,) (newer numpy), to str; anything else as found."""
+    """The str of a bytes or str scalar, also of shape (1,) (newer numpy); None for other values."""
     item = np.asarray(value, dtype=object).ravel()
     if item.size != 1:
         return None
@@ -117,12 +117,12 @@ def integer(value: object) -> int | None:
 
 
 def no_reference(value: object) -> bool:
-    """Whether a reference is null, alone or as shape (1,)."""
+    """Whether a reference, a scalar or of shape (1,), is null."""
     return not any(np.asarray(value, dtype=object).ravel())
 
 
 def split_facts(value: object) -> list[dict] | str:
-    """The records of the `split` attribute, or what is wrong with it."""
+    """The records of the `split` attribute, or a description of its fault."""
     if value is None:
         return "is missing"
     fields = {"split", "source", "start", "stop"}
@@ -143,7 +143,7 @@ def split_facts(value: object) -> list[dict] | str:
 
 
 def dataset_facts(file: h5py.File, name: str) -> dict:
-    """Everything that decides whether a dataset's raw bytes can be read where they lie."""
+    """The facts that decide whether a dataset's raw bytes can be read in place."""
     if name.encode() not in file.id:
         return {"link": None}
     link = LINKS.get(file.id.links.get_info(name.encode()).type, "unknown")
@@ -169,7 +169,7 @@ def dataset_facts(file: h5py.File, name: str) -> dict:
 
 
 def guarded(look, *arguments) -> dict:
-    """One fact, or why it could not be had: one broken dataset does not hide the others."""
+    """One fact, or its error, so that a damaged dataset does not hide the facts of the others."""
     try:
         return {"value": look(*arguments)}
     except EOFError:
@@ -191,16 +191,16 @@ def file_facts(file: h5py.File) -> dict:
 
 
 def limit_process(memory: int, seconds: int) -> None:
-    """Take away from this process what a file could misuse. Best effort where a limit is unknown.
+    """Limit this process: no new files, no writing, `memory` more bytes, `seconds` of CPU time.
 
-    `memory` more bytes than now, `seconds` of processor time, no new file, nothing written.
+    A limit that the system does not have is skipped.
     """
     import resource
 
     wanted = {"RLIMIT_CPU": seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
     with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as statm:  # noqa: PTH123
         wanted["RLIMIT_AS"] = int(statm.read().split()[0]) * resource.getpagesize() + memory
-    wanted["RLIMIT_NOFILE"] = 0  # last: what is open stays open, nothing else can be opened
+    wanted["RLIMIT_NOFILE"] = 0  # last: open files stay open, and no other can be opened
     for name, value in wanted.items():
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(getattr(resource, name), (value, value))
@@ -208,9 +208,9 @@ def limit_process(memory: int, seconds: int) -> None:
 
 @cache
 def rehearse() -> None:
-    """Look into a file of our own in memory, so that all code is loaded: a child can open no file.
+    """Inspect a file in memory to load all code beforehand, because a child can open no file.
 
-    Once per process: children inherit what it has loaded.
+    This is needed once per process: children inherit the loaded code.
     """
     with h5py.File("rehearsal", "w", driver="core", backing_store=False) as file:
         file["genres"] = np.zeros((1, 1), "<i4")
@@ -221,14 +221,14 @@ def rehearse() -> None:
 
 
 def close_all_but(*kept: int) -> None:
-    """Close what the parent has open: files, sockets, pipes."""
+    """Close the files, sockets and pipes inherited from the parent, except `kept`."""
     for descriptor in {int(name) for name in os.listdir("/dev/fd")} - {*kept}:  # noqa: PTH208
-        with contextlib.suppress(OSError):  # that of the listing is closed already
+        with contextlib.suppress(OSError):  # the descriptor of the listing is closed already
             os.close(descriptor)
 
 
 def look(hears: BinaryIO, says: BinaryIO, size: int, memory: int) -> None:
-    """Tell the facts about the file of `size` bytes, or what is wrong with it."""
+    """Send the facts about the file of `size` bytes, or its fault."""
     try:
         with h5py.File(PipeFile(size, hears, says), "r") as file:
             facts = file_facts(file)
@@ -240,14 +240,14 @@ def look(hears: BinaryIO, says: BinaryIO, size: int, memory: int) -> None:
 
 
 def main(hears: int, says: int, size: int, memory: int, seconds: int) -> None:
-    """Look into a file of `size` bytes and end this process, which must be one of its own."""
+    """Inspect a file of `size` bytes, then end this process, which must be a child."""
     code = 1
     try:
-        gc.disable()  # what the parent has thrown away is not to be cleaned up here as well
+        gc.disable()  # objects that the parent released must not be finalised here too
         close_all_but(hears, says)
         with open(hears, "rb") as told, open(says, "wb") as asked:
             limit_process(memory, seconds)
             look(told, asked, size, memory)
         code = 0
     finally:
-        os._exit(code)  # at once: nothing that the parent has begun is to be finished here
+        os._exit(code)  # at once, without the parent's exit handlers

@@ -1,4 +1,4 @@
-"""The layout of the published `multimodal_imdb.hdf5`: names, types, and a writer for it.
+"""The layout of the published `multimodal_imdb.hdf5`: column names and types.
 
 Arevalo et al. wrote the file with Fuel's H5PYDataset: one row per movie, contiguous columns, and
 a `split` attribute with one record per (split, source). Widths, genre count and genre names are
@@ -11,13 +11,13 @@ from math import prod
 
 import numpy as np
 
-# column -> what this project calls it; the four columns the paper extracts (section 2.2)
+# column -> its name in this project; the four columns that the paper extracts (section 2.2)
 COLUMNS = {"imdb_ids": "ids", "genres": "genres", "features": "text", "vgg_features": "image"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where one column lies in its file: `shape` (N, ...) of `dtype`, from byte `offset` on."""
+    """The place of a column in its file: `shape` (N, ...) of `dtype`, from byte `offset` on."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """A checked file in the published layout: where its columns lie and what its rows mean."""
+    """A checked file in the published layout: the places of its columns, genre names and splits."""
 
     columns: Mapping[str, Column]
     genre_names: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Whether a file has the published layout: judges the facts that inspection.py found.
+"""Check whether a file has the published layout, from the facts that inspection.py found.
 
-Nothing here touches HDF5. A message names the file, the dataset or attribute, the row where
-there is one, and what to do.
+Nothing here uses the HDF5 library. Each message names the file, the dataset or attribute, the row
+if there is one, and what to do.
 """
 
 import json
@@ -12,7 +12,7 @@ from pmmo.core.names import SPLITS
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.sources import REMEDY, BadFile
 
-FEATURES = ("imdb_ids", "features", "vgg_features")  # what a prediction needs
+FEATURES = ("imdb_ids", "features", "vgg_features")  # the columns that a prediction needs
 RANKS = {"imdb_ids": 1, "genres": 2, "features": 2, "vgg_features": 2}
 TYPES = {"genres": "<i4", "features": "<f4", "vgg_features": "<f4"}
 IN_WORDS = {
@@ -25,16 +25,16 @@ NAME_LENGTH = 100  # characters of a genre's name
 
 
 class Refusal(BadFile):
-    """A file that is not in the layout."""
+    """The file is not in the layout."""
 
     def __init__(self, name: str, what: str, remedy: str = REMEDY) -> None:
         super().__init__(f"{name}: {what} {remedy}")
 
 
 def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> Layout:
-    """The layout of the file `name` of `size` bytes, from facts about it; Refusal if it is bad.
+    """The layout of the file `name` of `size` bytes, from its facts; Refusal if it is invalid.
 
-    `memory_limit` is the most bytes that the four columns may have together.
+    `memory_limit` is the largest total size of the four columns, in bytes.
     """
     columns = _columns(facts, name, size, COLUMNS)
     total = sum(column.nbytes for column in columns.values())
@@ -53,9 +53,9 @@ def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> L
 
 
 def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
-    """Where ids, text and image lie, as `check_layout` has it; labels and splits need not be there.
+    """The layout of ids, text and image, as in `check_layout`; labels and splits are optional.
 
-    For prediction, which reads a batch at a time: there is no limit on the bytes together.
+    Prediction reads one batch at a time, so the total size has no limit.
     """
     return _columns(facts, name, size, FEATURES)
 
@@ -180,7 +180,7 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
 
 
 def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:
-    """Bounds of train, dev and test: the same for each column, together exactly all rows."""
+    """Bounds of train, dev and test, equal for all columns; together they cover all rows once."""
     where = "file attribute 'split'"
     records = found.get("value")
     if "error" in found or isinstance(records, str):

@@ -1,8 +1,7 @@
-"""Run inspection.py on a file that nobody has reason to trust, and survive what happens.
+"""Run inspection.py in a child process on an untrusted file, and handle every outcome.
 
-The child process is a fork of this one, which has the HDF5 library loaded already: a new Python
-would take 80 ms to load it again. h5py makes sure that no other thread is within the library
-at that moment.
+The child process is a fork of this process, which has already loaded the HDF5 library; a new Python
+would take 80 ms to load it. h5py ensures that no other thread is inside the library at the fork.
 """
 
 import json
@@ -18,18 +17,18 @@ from pmmo.hdf5 import inspection
 from pmmo.hdf5.sources import REMEDY, BadFile, Source, check_signature
 
 FORK = multiprocessing.get_context("fork")
-MEMORY = 512 << 20  # bytes the child may take beyond what it has at its start
-SECONDS = 20  # of the child's own time; looking into the published file takes 0.01 s
+MEMORY = 512 << 20  # bytes that the child may allocate after its start
+SECONDS = 20  # of the child's own time; the inspection of the published file takes 0.01 s
 METADATA_BYTES = 16 << 20  # the published file's metadata has less than 0.1 MB
 METADATA_READS = 20_000
 ANSWER_BYTES = 8 << 20
 
 
 def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -> dict:
-    """Facts about the HDF5 file behind `source`, found by a child process that cannot do harm.
+    """Facts about the HDF5 file of `source`, found in a child process with limits.
 
-    BadFile where the file is no HDF5 file, is damaged, or makes the HDF5 library crash, hang
-    or ask for too much.
+    Raises BadFile if the file is not an HDF5 file, is damaged, or makes the HDF5 library crash,
+    hang or exceed a limit.
     """
     check_signature(source)
     inspection.rehearse()
@@ -58,7 +57,7 @@ def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -
 
 
 def _converse(child: BaseProcess, asked: int, told: int, source: Source, seconds: float) -> dict:
-    """Serve the child's reads until it answers; only the child's own time counts."""
+    """Serve the child's reads until its answer; only the child's time counts towards `seconds`."""
     pending, served, reads, left = b"", 0, 0, seconds
     while True:
         start = time.monotonic()
@@ -91,7 +90,7 @@ def _converse(child: BaseProcess, asked: int, told: int, source: Source, seconds
 
 
 def _death(child: BaseProcess) -> str:
-    """What ended the child, which has closed its pipe and so ends in a moment."""
+    """Why the child ended; it has closed its pipe, so it ends within a moment."""
     start = time.monotonic()
     while (code := child.exitcode) is None:
         if time.monotonic() - start > SECONDS:

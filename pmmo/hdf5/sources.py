@@ -1,4 +1,4 @@
-"""Where the bytes of an HDF5 file come from: a local file here, an address in ranges.py."""
+"""Sources of an HDF5 file's bytes: local files here, addresses in fetching/remote_file.py."""
 
 import os
 import stat
@@ -9,15 +9,15 @@ from typing import Protocol
 from pmmo.core.errors import PmmoError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-BUFFER = 1 << 20  # bytes; small enough to stay in the processor's cache between read and use
+BUFFER = 1 << 20  # bytes; small enough to stay in the CPU cache between read and use
 
 
 class BadFile(PmmoError):
-    """A file that is not what this project can read; the message names it."""
+    """The project cannot read this file; the message names it."""
 
 
 class Source(Protocol):
-    """A file that can be read anywhere. Views from `stream` are valid until the next one."""
+    """A file with random access. A view from `stream` is valid until the next one."""
 
     name: str
     size: int
@@ -28,7 +28,7 @@ class Source(Protocol):
 
 
 class LocalFile:
-    """A regular file on this machine, opened once: what is checked is what is then read."""
+    """A regular local file, opened once, so that the checked bytes are the bytes that are read."""
 
     def __init__(
         self, path: Path, remedy: str = "Check the path and that you may read it."
@@ -58,15 +58,15 @@ class LocalFile:
         return os.pread(self._descriptor, length, offset)
 
     def fill(self, view: memoryview, offset: int) -> None:
-        """Read the bytes from `offset` on, as many as `view` has."""
-        while view:  # one system call reads at most 2 GiB, or less on a signal
+        """Fill `view` with the bytes from `offset` on."""
+        while view:  # one system call reads at most 2 GiB, and less after a signal
             count = os.preadv(self._descriptor, [view], offset)
             if count == 0:
                 raise PmmoError(f"{self.name}: became shorter while it was read. Try again.")
             view, offset = view[count:], offset + count
 
     def stream(self, offset: int, length: int, step: int = BUFFER) -> Iterator[memoryview]:
-        """The bytes from `offset` on, at most `step` at a time, in one buffer used again."""
+        """The bytes from `offset` on, at most `step` at a time, in one reused buffer."""
         buffer = memoryview(bytearray(min(step, length)))
         end = offset + length
         while offset < end:
@@ -76,14 +76,14 @@ class LocalFile:
             yield view
 
     def check_unchanged(self) -> None:
-        """PmmoError where somebody wrote to the file since it was opened."""
+        """Raise PmmoError if the file has changed since it was opened."""
         now = os.fstat(self._descriptor)
         if (now.st_size, now.st_mtime_ns) != (self._before.st_size, self._before.st_mtime_ns):
             raise PmmoError(f"{self.name}: was changed while it was read. Try again when it rests.")
 
 
 def check_signature(source: Source) -> None:
-    """PmmoError where the first bytes are not those of an HDF5 file."""
+    """Raise PmmoError if the first bytes are not those of an HDF5 file."""
     start = source.read(0, len(SIGNATURE))
     if start != SIGNATURE:
         found = "it is empty" if source.size == 0 else f"it starts with {start!r}"

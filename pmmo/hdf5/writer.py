@@ -44,11 +44,11 @@ def allocate_movies(
     genre_names: Sequence[str],
     splits: Mapping[str, tuple[int, int]],
 ) -> dict[str, Column]:
-    """Write a file in the published layout whose columns have a place but no values yet.
+    """Write a file in the published layout with space for its columns but without their values.
 
-    `columns` gives each column's (shape, dtype); without "genres" among them the movies are
-    unlabelled, and have neither genre names nor splits. The caller writes the raw values at the
-    returned offsets; so columns of any size pass through without being held in memory.
+    `columns` has each column's (shape, dtype). Without "genres" the movies are unlabelled and have
+    neither genre names nor splits. The caller writes the raw values at the returned offsets, so
+    columns of any size need not fit in memory.
     """
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_layout(h5py.h5d.CONTIGUOUS)
@@ -72,7 +72,7 @@ def allocate_movies(
 
 
 def write_provenance(path: Path, provenance: Mapping[str, object]) -> None:
-    """Store where the movies come from as the file's attribute `provenance`, in JSON."""
+    """Store the origin of the movies as JSON in the file attribute `provenance`."""
     with h5py.File(path, "r+") as file:
         file.attrs["provenance"] = json.dumps(dict(provenance), sort_keys=True)
 
@@ -92,7 +92,7 @@ def write_movies(
 
     `text` (N, T) float32, `image` (N, I) float32, `genres` (N, G) 0/1, `ids` N byte strings.
     The same arguments give the same bytes. `provenance` is stored as a JSON file attribute.
-    The caller chooses a temporary name and renames.
+    The caller chooses a temporary name and renames the file.
     """
     values = {
         "features": np.asarray(text, "<f4"),

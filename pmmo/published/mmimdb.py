@@ -1,7 +1,8 @@
-"""What is known of the published MM-IMDb file: counts, names, splits and widths; data only.
+"""Facts about the published MM-IMDb file: counts, names, splits and widths; data only.
 
-Genre counts: Figure 1 of the paper. Rows, splits and widths: the file's own `split` attribute and
-column shapes (Arevalo et al. 2017, arXiv:1702.01992). Scores are in `pmmo/published/paper.py`.
+The genre counts are those of Figure 1 of the paper. Rows, splits and widths are those of the file's
+`split` attribute and column shapes (Arevalo et al. 2017, arXiv:1702.01992). Scores are in
+`pmmo/published/paper.py`.
 """
 
 from types import MappingProxyType
@@ -13,7 +14,7 @@ IMAGE_WIDTH = 4_096  # VGG16 fc features of the poster, rectified
 # split -> first row, row after the last: 60 / 10 / 30 % (departure D11)
 SPLITS = MappingProxyType({"train": (0, 15_552), "dev": (15_552, 18_160), "test": (18_160, 25_959)})
 
-# genre -> movies that carry it, in the order of the file's `target_names`
+# genre -> number of its movies, in the order of the file's `target_names`
 GENRE_COUNTS = MappingProxyType(
     {
         "Drama": 13_967,

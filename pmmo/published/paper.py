@@ -1,4 +1,4 @@
-"""What the paper prints, with the place it is printed in; data only, for comparison.
+"""The numbers that the paper prints, with their places in the paper; data only.
 
 Armitage, Thakur, Tripathi, Lehmann and Maleshkova, "Training Multimodal Systems for
 Classification with Multiple Objectives" (2020). Keys are this project's variant names.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One printed row: its text and its four mean F-scores over five cycles."""
+    """One row of a printed table: its text and its four mean F-scores over five cycles."""
 
     label: str
     micro: float

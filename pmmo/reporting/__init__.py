@@ -1,1 +1,1 @@
-"""Tables, figures and the page, from reports/numbers.json."""
+"""Make the tables, figures and the page from reports/numbers.json."""

@@ -1,4 +1,4 @@
-"""Figures of every row side by side: learning curves, reliability, gates."""
+"""Figures with one panel per variant: learning curves, reliability, gates."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ from pmmo.reporting.style import (
 
 
 def learning_curves(numbers: Mapping) -> Drawn:
-    """Weighted F1 on train and dev by epoch, for every row."""
+    """Weighted F1 on train and dev by epoch, for every variant."""
     names = list(numbers["curves"])
     figure, grid = panels(numbers, names, 1.65)
     frames = []
@@ -67,7 +67,7 @@ def learning_curves(numbers: Mapping) -> Drawn:
 
 
 def reliability(numbers: Mapping) -> Drawn:
-    """Observed frequency by forecast, for every row."""
+    """Observed frequency by forecast, for every variant."""
     names = list(numbers["calibration"])
     figure, grid = panels(numbers, names, 1.75)
     frames = []
@@ -104,7 +104,7 @@ def reliability(numbers: Mapping) -> Drawn:
 
 
 def gates(numbers: Mapping) -> Drawn:
-    """Mean gate by genre beside the scores without one input."""
+    """Mean gate by genre, beside the scores without one of the inputs."""
     genres = numbers["data"]["genres"]
     names = [name for name in SYSTEMS if numbers["gates"].get(name)]
     height = 1.6 + 0.19 * len(genres)

@@ -1,4 +1,4 @@
-"""The paper's figures, the claims, and how every figure is rendered: SVG, PNG and CSV.
+"""The list of all figures, and their rendering as SVG, PNG and CSV.
 
 The same numbers give the same bytes (fixed hash salt, no dates).
 """

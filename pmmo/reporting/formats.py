@@ -1,7 +1,7 @@
-"""How numbers, tables and their origin are written: Markdown, CSV and LaTeX.
+"""Formats of numbers, tables and their origin: Markdown, CSV and LaTeX.
 
-A table's CSV is its frame (plain numbers, one fact per line); the other forms show its cells.
-Every form names the data; synthetic data is always called synthetic.
+The CSV of a table contains its frame (plain numbers, one fact per line); the other formats contain
+its cells. Every format names the data, and synthetic data is always called synthetic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Table:
-    """A report: cells for people, a frame for programs, notes beneath."""
+    """A report: cells for people, a frame for programs, and notes below."""
 
     name: str
     title: str
@@ -24,7 +24,7 @@ class Table:
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """A number with a true minus sign; a dash for what is not known."""
+    """A number with a true minus sign, or a dash if it is unknown."""
     if value is None or value != value:
         return "–"
     text = f"{value:{'+' if sign else ''}.{digits}f}"
@@ -41,7 +41,7 @@ def spread(entry: Mapping[str, float | None], digits: int = 3) -> str:
 
 
 def interval(entry: Mapping, digits: int, sign: bool = False) -> str:
-    """`low to high`; a dash where nothing is known."""
+    """`low to high`, or a dash if it is unknown."""
     if entry["low"] is None:
         return "–"
     return f"{number(entry['low'], digits, sign)} to {number(entry['high'], digits, sign)}"
@@ -57,7 +57,7 @@ def source(numbers: Mapping) -> str:
 
 
 def is_synthetic(numbers: Mapping) -> bool:
-    """Whether the scores speak about the pipeline only."""
+    """Whether the data is synthetic, so that the scores only test the pipeline."""
     return numbers["data"]["provenance"]["kind"] == "synthetic"
 
 
@@ -67,7 +67,7 @@ def unique(values: Sequence[object]) -> str:
 
 
 def provenance(numbers: Mapping) -> dict[str, str]:
-    """What every report says about its origin: data, rows, parameters, seeds, machine."""
+    """The origin stated in every report: data, rows, parameters, seeds, machine."""
     data, variants = numbers["data"], list(numbers["variants"].values())
     environments = [variant["environment"] for variant in variants]
     splits = ", ".join(f"{name} {stop - start:,}" for name, (start, stop) in data["splits"].items())
@@ -98,7 +98,7 @@ def provenance(numbers: Mapping) -> dict[str, str]:
 
 
 def numeric(table: Table) -> list[bool]:
-    """Which columns hold numbers, and are set to the right."""
+    """Which columns have numbers, which are right-aligned."""
     starts = tuple("0123456789+−–")
     return [
         column > 0 and all(row[column].startswith((*starts, "not run")) for row in table.rows)
@@ -121,7 +121,7 @@ def to_markdown(table: Table, numbers: Mapping) -> str:
 
 
 def to_csv(table: Table, numbers: Mapping) -> str:
-    """The frame, each line naming its data."""
+    """The frame, with the data named on each line."""
     frame = table.frame.assign(data=source(numbers))
     return frame.to_csv(index=False, float_format="%.6g")
 

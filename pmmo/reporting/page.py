@@ -1,4 +1,4 @@
-"""One self-contained page with every report: no network, no scripts, no external fonts."""
+"""One self-contained page with every report, without network, scripts or external fonts."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from pmmo.reporting.tables import VERDICTS
 
 TEMPLATE = "page.html.j2"
 SOURCES = ("pmmo", "stages", "params.yaml", "dvc.yaml", "requirements.txt")
-COLOURS = {  # figure colour -> what the page sets for light and dark
+COLOURS = {  # figure colour -> the page's value for light and dark
     INK: "currentColor",
     GRID: "var(--line)",
     PAPER: "var(--paper)",
@@ -35,15 +35,15 @@ ALT = {
 
 
 def inline_svg(name: str, svg: bytes) -> str:
-    """A figure to stand inside HTML: its own ids, the page's colours, as wide as it fits."""
+    """A figure for use inside HTML, with its own ids, the page's colours and a flexible width."""
     text = svg.decode()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # would style the whole page
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # it would style the whole page
     text = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=href="#)', f"{name}-", text)
     for colour, variable in COLOURS.items():
         text = text.replace(colour, variable)
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
-    width = float(box.group(1))  # below 0.75 of it, text cannot be read: the figure scrolls then
+    width = float(box.group(1))  # below 0.75 of it the text is too small, so the figure scrolls
     opening = (
         f'<svg {box.group()} style="max-width:{width:g}pt;min-width:{0.75 * width:.0f}pt" '
         f'role="img" aria-label="{ALT[name]}" xmlns:xlink="http://www.w3.org/1999/xlink">'
@@ -52,7 +52,7 @@ def inline_svg(name: str, svg: bytes) -> str:
 
 
 def revision(root: Path) -> str:
-    """The git commit of the rendered tree and whether code or parameters differ from it."""
+    """The git commit, and whether code or parameters differ from it."""
     try:
         commit = git(root, "rev-parse", "HEAD").strip()
         changed = git(root, "status", "--porcelain", "--", *SOURCES).strip()
@@ -67,7 +67,7 @@ def git(root: Path, *words: str) -> str:
 
 
 def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Variant names, and each setting with its value in every variant."""
+    """Variant names, and each setting with its values in all variants."""
     variants = numbers["variants"]
     keys = dict.fromkeys(key for variant in variants.values() for key in variant["settings"])
     rows = []

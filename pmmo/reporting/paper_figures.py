@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 3 of the paper, and the picture of the differences that it prints."""
+"""Figures 1, 2 and 3 of the paper, and a figure of the differences that the paper prints."""
 
 from collections.abc import Mapping
 
@@ -48,7 +48,7 @@ def figure1(numbers: Mapping) -> Drawn:
 
 
 def figure2(numbers: Mapping) -> Drawn:
-    """Dev weighted F1 by epoch of the GMU with and without regularisation, to the best + 1."""
+    """Dev weighted F1 of the GMU with and without regularisation, to one epoch after the best."""
     figure, axes = canvas(6.2, 3.6, lines=2)
     frames = []
     for name, colour, dashes in (("gmu", BLUE, "-"), ("gmu-unregularised", RED, "--")):
@@ -129,7 +129,7 @@ def figure3(numbers: Mapping) -> Drawn:
 
 
 def differences(numbers: Mapping) -> Drawn:
-    """The differences that the paper prints: ours, its interval and verdict, and the paper's."""
+    """The differences that the paper prints, with ours, their intervals and verdicts."""
     printed = [c for c in numbers["claims"] if c["unit"] == "F1" and c["paper"] is not None]
     shown = [claim for claim in printed if claim["ours"] is not None]
     figure, axes = canvas(8.2, 1.6 + 0.3 * len(shown), lines=2)

@@ -1,6 +1,6 @@
-"""The house style of the figures, and the parts that they share.
+"""The style of the figures and their common parts.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; systems also differ by
+The colours are Okabe and Ito's, which colour-blind readers can distinguish. Systems also differ by
 marker or dash.
 """
 
@@ -19,7 +19,7 @@ from pmmo.reporting.formats import source
 
 
 def smaller_svg(svg: bytes) -> bytes:
-    """Without metadata and comments, coordinates to a hundredth of a point."""
+    """Remove metadata and comments, and round coordinates to a hundredth of a point."""
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg.decode(), flags=re.S)
     parts = re.split(r"(scale\([^)]*\))", text)  # scale factors need all their digits
     parts[::2] = [re.sub(r"(\d\.\d{2})\d+", r"\1", part) for part in parts[::2]]
@@ -27,7 +27,7 @@ def smaller_svg(svg: bytes) -> bytes:
 
 
 def smaller_png(png: bytes) -> bytes:
-    """In 128 colours: a third of the bytes, and no difference to the eye."""
+    """Reduce to 128 colours: a third of the bytes without a visible difference."""
     content = io.BytesIO()
     with Image.open(io.BytesIO(png)) as image:
         image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
@@ -74,17 +74,17 @@ Drawn = tuple[Figure, pd.DataFrame]  # a figure and the numbers it shows
 
 
 def label(numbers: Mapping, name: str) -> str:
-    """The row's text."""
+    """The label of a variant."""
     return numbers["variants"][name]["label"]
 
 
 def cycles(numbers: Mapping) -> int:
-    """Cycles behind the means."""
+    """The number of cycles in the means."""
     return max(len(variant["seeds"]) for variant in numbers["variants"].values())
 
 
 def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> None:
-    """Bold title, then what is shown and on which data."""
+    """Add a bold title and a line with the detail and the data."""
     height = figure.get_size_inches()[1]
     figure.text(0.012, 1 - 0.08 / height, title, va="top", size=10.5, weight="bold")
     data = source(numbers)
@@ -94,21 +94,21 @@ def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> No
 
 
 def canvas(width: float, height: float, lines: int = 1) -> tuple[Figure, Axes]:
-    """A figure with one axes, leaving room above for the title and `lines` of detail."""
+    """A figure with one axes and room above it for the title and `lines` of detail."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - (0.42 + 0.17 * lines) / height))
     return figure, figure.add_subplot()
 
 
 def band(entry: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation as arrays; an unknown deviation draws no band."""
+    """Mean and deviation as arrays; an unknown deviation becomes zero, without a band."""
     mean = np.array(entry["mean"], dtype=float)
     sd = np.array(entry["sd"], dtype=float)
     return mean, np.nan_to_num(sd)
 
 
 def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
-    """One small axes per row, sharing both scales."""
+    """One small axes per variant, with common scales."""
     columns = min(4, max(1, len(names)))
     lines = -(-len(names) // columns)
     total = 1.05 + height * lines
@@ -124,5 +124,5 @@ def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figur
 
 
 def shorter(text: str, width: int = 52) -> str:
-    """The text on two lines where it is long."""
+    """The text, split into two lines if it is long."""
     return "\n".join(textwrap.wrap(text, width))

@@ -1,4 +1,4 @@
-"""The tables of the reports, made from the aggregated numbers."""
+"""Make the tables of the reports from the aggregated numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from pmmo.reporting.formats import Table, interval, is_synthetic, number, spread
 
 NOT_RUN = "not run"
 DIGITS = {"F1": 3, "genres": 0, "epochs": 1, "ratio": 2}
-VERDICTS = {  # verdict -> how several are counted
+VERDICTS = {  # verdict -> its words in a count of several claims
     "holds": "hold",
     "does not hold": "do not hold",
     "undecided": "undecided",
@@ -29,7 +29,7 @@ SYNTHETIC_VERDICTS = (
 def score_rows(
     numbers: Mapping, names: Sequence[str], printed: Mapping[str, paper.Row]
 ) -> tuple[list[tuple[str, ...]], pd.DataFrame]:
-    """Cells and frame: per F-score ours, the paper's and the difference."""
+    """Cells and frame: for each F-score our value, the paper's and the difference."""
     cells, facts = [], []
     for name in names:
         variant = numbers["variants"].get(name)
@@ -61,12 +61,12 @@ def score_rows(
 
 
 def score_table(name: str, title: str, first: str, printed: Callable, notes=()) -> Callable:
-    """A maker of one of the three score tables; `printed(numbers)` gives its rows."""
+    """A function that makes one of the three score tables; `printed(numbers)` has its rows."""
 
     def make(numbers: Mapping) -> Table:
         names, theirs = printed(numbers)
         rows, frame = score_rows(numbers, names, theirs)
-        if not theirs:  # nothing to compare with
+        if not theirs:  # no published score to compare with
             rows = [(line[0], *line[1::3]) for line in rows]
             header = (first, *(average.capitalize() for average in AVERAGES))
             groups = (("", 1), ("Test F-score, ours", len(AVERAGES)))
@@ -146,7 +146,7 @@ def claims(numbers: Mapping) -> Table:
 
 
 def calibration(numbers: Mapping) -> Table:
-    """NLL, Brier score and calibration error of every row."""
+    """NLL, Brier score and calibration error of every variant."""
     rows, facts = [], []
     for name, kinds in numbers["calibration"].items():
         for kind, entry in kinds.items():
@@ -177,7 +177,7 @@ def calibration(numbers: Mapping) -> Table:
 
 
 def gate(numbers: Mapping) -> Table:
-    """Weighted F1 with one input at its training mean, beside the mean gate."""
+    """Weighted F1 with one input replaced by its training mean, and the mean gate."""
     rows, facts = [], []
     kinds = ("both", "text only", "image only")
     for name, entry in numbers["ablation"].items():
@@ -209,7 +209,7 @@ def gate(numbers: Mapping) -> Table:
 
 
 def costs(numbers: Mapping) -> Table:
-    """Seconds per epoch of every row, their ratio to the GMU's, and sizes."""
+    """Seconds per epoch of every variant, their ratio to the GMU's, and sizes."""
     rows, facts = [], []
     base = paper.SECONDS_PER_EPOCH["gmu"]
     for name, cost in numbers["costs"].items():
@@ -261,7 +261,7 @@ def costs(numbers: Mapping) -> Table:
 
 
 def beyond(numbers: Mapping) -> Table:
-    """Ensembles, samples and thresholds on stored predictions."""
+    """Scores of ensembles, samples and thresholds on the stored predictions."""
     rows, facts = [], []
     for entry in numbers["beyond"]:
         label = numbers["variants"][entry["variant"]]["label"]
