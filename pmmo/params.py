@@ -14,7 +14,10 @@ from pmmo.core.errors import PmmoError
 
 SCALES = ("demo", "paper")
 WIDTHS = ("wide", "narrow", "base")
-WIDTH_RULE = Rule(WIDTHS, int, low=1)
+IN_FILE = {  # settings that params.yaml may give by name; `resolve` turns the names into numbers
+    "width": Rule(WIDTHS, int, low=1),
+    "maxout_units": Rule(("width",), int, low=1),
+}
 AUTO = "auto"
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
 NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -69,12 +72,17 @@ class Params:
     origins: dict[str, Origins]
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
-    """Read and resolve everything; PmmoError names the first parameter that is wrong."""
+def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> Params:
+    """Read and resolve everything, at `scale` if given instead of the file's.
+
+    PmmoError names the first parameter that is wrong.
+    """
     try:
         tree = yaml.load(path.read_text(), Loader)  # a safe loader
     except yaml.YAMLError as error:
         raise PmmoError(f"{path} is not valid YAML: {error}") from error
+    if scale is not None:
+        tree["scale"] = scale
     check_keys("", tree, {"scale", "data", "intervals", *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
@@ -117,7 +125,7 @@ def resolve_experiment(tree: dict) -> tuple[Settings, Origins]:
     for key, (rule, systems) in tunable().items():
         if key == "system" or tree[key] == AUTO:
             continue
-        check_value(key, tree[key], WIDTH_RULE if key == "width" else rule)
+        check_value(key, tree[key], IN_FILE.get(key, rule))
         # `-S system=gmu` alone must do: elbo and penalty have defaults at the top, not `auto`
         if tree["system"] in systems or key not in ("elbo", "penalty"):
             own[key] = tree[key]
@@ -144,13 +152,16 @@ def resolve(
             path = f"{where}.{key}" if where else key
             if system not in systems:
                 raise PmmoError(f"{path}: the system {system!r} has no such setting; remove it")
-            check_value(path, value, WIDTH_RULE if key == "width" else rule)
+            check_value(path, value, IN_FILE.get(key, rule))
             values[key], origins[key] = value, path
     if values.get("width") in WIDTHS:
         origin = f"scales.{scale}.widths.{values['width']}"
         values["width"] = sizes["widths"][values["width"]]
         check_value(origin, values["width"], Rule(kind=int, low=1))
         origins["width"] += f" -> {origin}"
+    if values.get("maxout_units") == "width":
+        values["maxout_units"] = values["width"]
+        origins["maxout_units"] += f" -> {origins['width']}"
     for key, (_, systems) in known.items():
         if key != "system" and system in systems and key not in values:
             raise PmmoError(f"systems.{system}.{key} is missing from params.yaml")

@@ -97,7 +97,7 @@ def test_scale_paper(tmp_path):
     assert params.rows["gmu"].width == 512
     for row in (*params.rows.values(), params.experiment):
         assert (row.epochs, row.batch_size) == (25, 512)
-        assert row.maxout_units == (3000 if row.system == "released" else 512)
+        assert row.maxout_units == row.width
     assert params.rows["pmmo-v1"].dropout == 0.9
     assert params.rows["gmu"].dropout == 0.7
     assert params.data.source == "mmimdb"

@@ -42,12 +42,18 @@ def classifier(settings: Settings, genres: int) -> nn.Sequential:
     """Module C: maxout layers and logits (B, G)."""
     steps: list[nn.Module] = []
     width = settings.width
-    for _ in range(settings.maxout_layers):
+    released = settings.classifier_order == "released"
+    for layer in range(settings.maxout_layers):
         if settings.batch_norm:
             steps.append(nn.BatchNorm1d(width))
+        if released and layer == settings.maxout_layers - 1:
+            steps.append(nn.Dropout(settings.dropout))
         steps.append(Maxout(width, settings.maxout_units, settings.maxout_pieces))
-        steps.append(nn.Dropout(settings.dropout))
+        if not released:
+            steps.append(nn.Dropout(settings.dropout))
         width = settings.maxout_units
+    if released and settings.batch_norm:
+        steps.append(nn.BatchNorm1d(width))
     steps.append(nn.Linear(width, genres))
     return nn.Sequential(*steps)
 

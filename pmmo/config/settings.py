@@ -104,6 +104,7 @@ class Settings:
     inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
     gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
     # module C
+    classifier_order: str = setting(Rule(("gmu", "released")), OURS)
     maxout_layers: int = setting(Rule(kind=int, low=1), OURS)
     maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
     maxout_units: int = setting(Rule(kind=int, low=1), ALL)

@@ -122,14 +122,25 @@ def maxout_classifier(
     pieces: int,
     dropout: float,
     batch_norm: bool,
+    order: str,
 ) -> nn.Sequential:
-    """Module C: `layers` x (batch norm, maxout, dropout) and a linear output of logits (B, G)."""
-    steps: list[nn.Module] = []  # their order, number and sizes: departure D13
+    """Module C: `layers` maxout layers and a linear output of logits (B, G).
+
+    `order` is `gmu`: batch norm, maxout, dropout in each layer; or `released`, as in the authors'
+    code: batch norm before every layer, the output's too, and one dropout, which acts on the input
+    of the last maxout layer (departure D13).
+    """
+    steps: list[nn.Module] = []
     width = inputs
-    for _ in range(layers):
+    for layer in range(layers):
         steps += [BatchNorm(width)] if batch_norm else []
-        steps += [Maxout(width, units, pieces), Dropout(dropout)]  # departure D23
+        if order == "released" and layer == layers - 1:
+            steps.append(Dropout(dropout))
+        steps.append(Maxout(width, units, pieces))
+        if order == "gmu":
+            steps.append(Dropout(dropout))  # departure D23
         width = units
+    steps += [BatchNorm(width)] if batch_norm and order == "released" else []
     return nn.Sequential(*steps, Linear(width, outputs))
 
 

@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from pmmo.config.settings import Settings
 from pmmo.kernels.clipped_adam import ClippedAdam
 from pmmo.kernels.laplace_weights import WeightPrior, fused
-from pmmo.model.networks import Fused, Fusion, Maxout, fuse, layer_shapes, mix, unimodal
+from pmmo.model.networks import (
+    Fused,
+    Fusion,
+    fuse,
+    layer_shapes,
+    maxout_classifier,
+    mix,
+    unimodal,
+)
 from pmmo.model.objectives import sampled_kl
 from pmmo.model.systems import Batch, Sizes, System, Terms, bce
 from pmmo.model.variational import LaplacePosterior, LaplacePrior, paired
@@ -110,20 +118,16 @@ class Released(System):
         return ReleasedFusion(self.sizes.text, self.sizes.image, s.width, s.batch_norm)
 
     def build_classifier(self) -> nn.Sequential:
-        """C: two maxout layers with one dropout between them, batch norm before every layer."""
         s = self.settings
-
-        def norm(width: int) -> nn.Module:
-            return nn.BatchNorm1d(width) if s.batch_norm else nn.Identity()
-
-        return nn.Sequential(
-            norm(s.width),
-            Maxout(s.width, s.maxout_units, s.maxout_pieces),
-            norm(s.maxout_units),
-            nn.Dropout(s.dropout),
-            Maxout(s.maxout_units, s.maxout_units, s.maxout_pieces),
-            norm(s.maxout_units),
-            nn.Linear(s.maxout_units, self.sizes.genres),
+        return maxout_classifier(
+            s.width,
+            self.sizes.genres,
+            units=s.maxout_units,
+            layers=2,
+            pieces=s.maxout_pieces,
+            dropout=s.dropout,
+            batch_norm=s.batch_norm,
+            order="released",
         )
 
     def inference(self, batch: Batch) -> Tensor | None:

@@ -83,6 +83,7 @@ class System(nn.Module):
             pieces=s.maxout_pieces,
             dropout=s.dropout,
             batch_norm=s.batch_norm,
+            order=s.classifier_order,
         )
 
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:

@@ -28,6 +28,7 @@ OTHERS = [
     {"elbo": "v2", "prior_scale_is": "variance", "gate_input": "inputs"},
     {"readout": "classifier", "penalty_on": "loc", "penalty_reduction": "sum"},
     {"classifier_gradient": "detached", "bce": "mean", "maxout_pieces": 3, "maxout_layers": 1},
+    {"classifier_order": "released"},
     {"batch_norm": False, "kl_weight": 0.3, "penalty": "l1", "dropout": 0.0},
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

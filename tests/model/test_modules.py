@@ -121,13 +121,19 @@ def test_maxout_on_six_numbers():
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
-def test_classifier_layers(batch_norm):
-    c = maxout_classifier(H, G, units=8, layers=2, pieces=2, dropout=0.3, batch_norm=batch_norm)
-    block = [nn.BatchNorm1d] * batch_norm + [Maxout, nn.Dropout]
-    kinds = [*block, *block, nn.Linear]
+@pytest.mark.parametrize("order", ["gmu", "released"])
+def test_classifier_layers(batch_norm, order):
+    c = maxout_classifier(
+        H, G, units=8, layers=2, pieces=2, dropout=0.3, batch_norm=batch_norm, order=order
+    )
+    norm = [nn.BatchNorm1d] * batch_norm
+    kinds = {
+        "gmu": [*norm, Maxout, nn.Dropout, *norm, Maxout, nn.Dropout, nn.Linear],
+        "released": [*norm, Maxout, *norm, nn.Dropout, Maxout, *norm, nn.Linear],
+    }[order]
     assert len(c) == len(kinds)
     assert all(isinstance(layer, kind) for layer, kind in zip(c, kinds, strict=True))
-    assert [m.p for m in c if isinstance(m, nn.Dropout)] == [0.3, 0.3]
+    assert {m.p for m in c if isinstance(m, nn.Dropout)} == {0.3}
     assert [m.linear.weight.shape for m in c if isinstance(m, Maxout)] == [(16, H), (16, 8)]
     assert c(torch.randn(B, H)).shape == (B, G)
 
@@ -188,7 +194,7 @@ class Both(nn.Module):
         super().__init__()
         self.inputs = Inputs(T, I, enabled=True)
         self.c = maxout_classifier(
-            T + I, G, units=4, layers=1, pieces=2, dropout=0.5, batch_norm=True
+            T + I, G, units=4, layers=1, pieces=2, dropout=0.5, batch_norm=True, order="gmu"
         )
 
     def forward(self, text, image):
