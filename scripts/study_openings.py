@@ -1,16 +1,18 @@
 """Measure the openings of the paper one setting at a time, on dev; writes a table and a picture.
 
     python -m scripts.study_openings synthetic /path/to/movies.hdf5 --output docs/openings
+    python -m scripts.study_openings synthetic --scale paper --seeds 2 --epochs 8
 
-Starting from the working reading (the variant `pmmo-kl-l2` at demonstration sizes, and the GMU),
-one setting changes at a time, with three seeds each. Scores are weighted F1 on dev; test is not
-used. Finished cycles are kept in .work/study, so an interrupted study resumes.
+Starting from the working reading of each variant, one opening changes at a time. Scores are
+weighted F1 on dev; test is not used. Finished cycles are kept in .work/study, so an interrupted
+study resumes. `--scale paper` has the paper's sizes and as many synthetic movies as MM-IMDb: many
+hours on a CPU, minutes on a GPU.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from pmmo.core.writing import write_text
 from pmmo.data.extract import extract
 from pmmo.fetching.fetch import fetch
 from pmmo.params import load_params
+from pmmo.published.mmimdb import ROWS
 from pmmo.reporting.style import BLUE, GREY, INK, ORANGE, STYLE
 from pmmo.training.cycle_store import cycle_key
 from pmmo.training.cycles import Splits, run_cycles
@@ -33,11 +36,11 @@ from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.variant import load_splits, number_of_workers
 
 WORK = Path(".work/study")
-SEEDS = 3
 LEVEL = 0.95
 
 # variant -> opening (departure in docs/fidelity.md) -> the other readings
-OPENINGS: dict[str, dict[str, list[dict[str, object]]]] = {
+Openings = dict[str, dict[str, list[dict[str, object]]]]
+DEMO: Openings = {
     "pmmo-kl-l2": {
         "Gate input (D1)": [{"gate_input": "inputs"}],
         "A's likelihood (D2)": [{"readout": "classifier"}],
@@ -84,6 +87,36 @@ OPENINGS: dict[str, dict[str, list[dict[str, object]]]] = {
 }
 
 
+WIDE: dict[str, list[dict[str, object]]] = {
+    "C's order and dropout (D13, D23)": [
+        *({"classifier_order": "gmu", "dropout": p} for p in (0.9, 0.7, 0.5, 0.1)),
+        *({"dropout": p} for p in (0.7, 0.5, 0.1)),
+    ],
+}
+PAPER: Openings = {
+    "pmmo-kl-l2-1024": {
+        **WIDE,
+        "Maxout units (D13)": [{"maxout_units": 512}, {"maxout_units": 3000}],
+        "Maxout layers (D13)": [{"maxout_layers": 1}, {"maxout_layers": 3}],
+        "Maxout pieces (D13)": [{"maxout_pieces": 5}],
+        "Max-norm (D13)": [{"max_norm": "none"}, {"max_norm": 20.0}],
+        "KL weight (D5)": [{"kl_weight": k} for k in ("exact", 0.0)],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+        "Learning rate (D31)": [
+            {"learning_rate": rate, "classifier_learning_rate": rate} for rate in (2e-3, 1e-3)
+        ],
+    },
+    "mmo": WIDE,
+    "gmu": {
+        "Dropout (D23)": [{"dropout": p} for p in (0.5, 0.3, 0.1)],
+        "Maxout layers (D13)": [{"maxout_layers": 1}],
+        "Learning rate": [{"learning_rate": 5e-3}],
+    },
+    "pmmo-kl-l2": WIDE,
+}
+OPENINGS = {"demo": DEMO, "paper": PAPER}
+
+
 @dataclass(frozen=True)
 class Data:
     """A data set of the study."""
@@ -93,12 +126,13 @@ class Data:
     splits: Splits
 
 
-def prepare(source: str) -> Data:
+def prepare(source: str, scale: str) -> Data:
     """Fetch and extract a source as in the pipeline, into a separate folder."""
-    settings = load_params().data
-    folder = WORK / (source if source == "synthetic" else Path(source).stem)
+    settings = load_params(scale="demo").data
+    rows = ROWS if scale == "paper" else settings.rows
+    folder = WORK / (f"synthetic-{rows}" if source == "synthetic" else Path(source).stem)
     movies, tensors = folder / "movies.hdf5", folder / "tensors"
-    of_synthetic = {"rows": settings.rows, "seed": settings.seed} if source == "synthetic" else {}
+    of_synthetic = {"rows": rows, "seed": settings.seed} if source == "synthetic" else {}
     limit = settings.memory_limit_gb
     fetch(movies, source=source, memory_limit_gb=limit, work=folder / "fetch", **of_synthetic)
     extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
@@ -108,10 +142,12 @@ def prepare(source: str) -> Data:
     return Data(name, tensors, load_splits(tensors, choose_device("auto")))
 
 
-def readings(row: str) -> Iterator[tuple[str, dict[str, object]]]:
+def readings(
+    openings: Mapping[str, list[dict[str, object]]],
+) -> Iterator[tuple[str, dict[str, object]]]:
     """The working reading of a variant, then each other one: opening and changed settings."""
     yield "working reading", {}
-    for opening, others in OPENINGS[row].items():
+    for opening, others in openings.items():
         for change in others:
             yield opening, change
 
@@ -128,18 +164,20 @@ def dev_scores(settings: Settings, data: Data) -> list[float]:
     return [cycle.summary["dev"]["weighted"] for cycle in cycles]
 
 
-def study(data: Data) -> pd.DataFrame:
+def study(data: Data, scale: str, seeds: int, epochs: int | None) -> pd.DataFrame:
     """One row per variant and reading: dev scores, paired differences to the working reading."""
     lines = []
-    for row in OPENINGS:
-        base = replace(load_params().rows[row], cycles=SEEDS)
+    for row, openings in OPENINGS[scale].items():
+        settings = load_params(scale=scale).rows[row]
+        base = replace(settings, cycles=seeds, epochs=epochs or settings.epochs)
         plain = np.array(dev_scores(base, data))
-        for opening, change in readings(row):
+        for opening, change in readings(openings):
             known = {key: value for key, value in asdict(base).items() if key in change}
             scores = np.array(dev_scores(replace(base, **change), data))
             lines.append(
                 {
                     "data": data.name,
+                    "seeds": seeds,
                     "row": row,
                     "opening": opening,
                     "reading": words(change),
@@ -150,23 +188,23 @@ def study(data: Data) -> pd.DataFrame:
                     "difference_sd": (scores - plain).std(ddof=1),
                 }
             )
-    return with_intervals(pd.DataFrame(lines))
+    return with_intervals(pd.DataFrame(lines), seeds)
 
 
 def words(change: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {str(value).lower()}" for key, value in change.items())
 
 
-def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+def with_intervals(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
     """Add paired intervals with one standard deviation for all readings of a variant.
 
-    Three seeds estimate a standard deviation poorly. The variance of a difference is therefore
+    A few seeds estimate a standard deviation poorly. The variance of a difference is therefore
     pooled over the readings of a variant, with 2 degrees of freedom from each.
     """
     others = table[table["reading"] != ""]
     variance = others.groupby("row")["difference_sd"].agg(lambda sd: np.mean(np.square(sd)))
-    freedom = others.groupby("row").size() * (SEEDS - 1)
-    reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / SEEDS)
+    freedom = others.groupby("row").size() * (seeds - 1)
+    reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / seeds)
     width = table["row"].map(reach).where(table["reading"] != "")
     return table.assign(low=table["difference"] - width, high=table["difference"] + width)
 
@@ -183,7 +221,7 @@ def to_markdown(table: pd.DataFrame) -> str:
         "# The openings, measured",
         "",
         "Written by `python -m scripts.study_openings`; what it means: [openings.md](openings.md). "
-        f"Weighted F1 on dev at the best epoch, mean ± sd over {SEEDS} seeds; paired difference to "
+        f"Weighted F1 on dev at the best epoch, mean ± sd over {table['seeds'].max()} seeds; paired difference to "
         f"the working reading with a {LEVEL:.0%} interval.",
     ]
     for row, lines in table.groupby("row", sort=False):
@@ -243,25 +281,37 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             axes.set_title(f"{row}: one setting changed", weight="bold")
         grid[0].legend(loc="lower left")
         grid[-1].set_xlabel(
-            f"Difference in weighted F1 on dev ({SEEDS} paired seeds, {LEVEL:.0%} intervals)"
+            f"Difference in weighted F1 on dev ({table['seeds'].max()} paired seeds, {LEVEL:.0%} intervals)"
         )
         figure.savefig(path.with_suffix(".png"), dpi=110)
 
 
-def main(sources: Sequence[str], output: Path) -> None:
+def main(arguments: argparse.Namespace) -> None:
     prepare_process(choose_device("auto"))
-    table = pd.concat([study(prepare(source)) for source in sources], ignore_index=True)
+    output, scale = arguments.output, arguments.scale
+    data = [prepare(source, scale) for source in arguments.sources]
+    table = pd.concat(
+        [study(d, scale, arguments.seeds, arguments.epochs) for d in data], ignore_index=True
+    )
     write_text(output.with_suffix(".csv"), table.to_csv(index=False, float_format="%.5f"))
     write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table))
     draw(table, output)
 
 
+def two_or_more(text: str) -> int:
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError("must be 2 or more: the intervals need a spread")
+    return int(text)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", help="synthetic, or the path of an HDF5 file")
+    parser.add_argument("--scale", choices=tuple(OPENINGS), default="demo")
+    parser.add_argument("--seeds", type=two_or_more, default=3)
+    parser.add_argument("--epochs", type=int, help="instead of the scale's")
     parser.add_argument("--output", type=Path, default=WORK / "openings")
-    arguments = parser.parse_args()
     try:
-        main(arguments.sources, arguments.output)
+        main(parser.parse_args())
     except PmmoError as error:
         sys.exit(f"study: {error}")
