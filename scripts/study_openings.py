@@ -221,8 +221,8 @@ def to_markdown(table: pd.DataFrame) -> str:
         "# The openings, measured",
         "",
         "Written by `python -m scripts.study_openings`; what it means: [openings.md](openings.md). "
-        f"Weighted F1 on dev at the best epoch, mean ± sd over {table['seeds'].max()} seeds; paired difference to "
-        f"the working reading with a {LEVEL:.0%} interval.",
+        f"Weighted F1 on dev at the best epoch, mean ± sd over {table['seeds'].max()} seeds; "
+        f"paired difference to the working reading with a {LEVEL:.0%} interval.",
     ]
     for row, lines in table.groupby("row", sort=False):
         names = list(lines["data"].unique())
@@ -281,7 +281,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             axes.set_title(f"{row}: one setting changed", weight="bold")
         grid[0].legend(loc="lower left")
         grid[-1].set_xlabel(
-            f"Difference in weighted F1 on dev ({table['seeds'].max()} paired seeds, {LEVEL:.0%} intervals)"
+            f"Difference in weighted F1 on dev ({table['seeds'].max()} paired seeds, "
+            f"{LEVEL:.0%} intervals)"
         )
         figure.savefig(path.with_suffix(".png"), dpi=110)
 
