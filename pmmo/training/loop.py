@@ -39,10 +39,10 @@ def sizes_of(splits: Splits) -> Sizes:
 
 
 def batches(movies: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A permutation of the movies cut into batches of at most `batch_size`, equal within one.
+    """A permutation of the movies, cut into row numbers (B,) of batches of at most `batch_size`.
 
-    Equal parts rather than a short last batch: batch norm needs company, and every batch then
-    stands for the same share of the training set (departure D18).
+    The parts are equal within one movie: batch norm then has enough movies in each batch, and each
+    batch stands for the same share of the training set (departure D18).
     """
     order = torch.randperm(movies, generator=generator, device=generator.device)
     return list(order.tensor_split(-(-movies // batch_size)))
@@ -51,35 +51,27 @@ def batches(movies: int, batch_size: int, generator: torch.Generator) -> list[Te
 def train_epoch(
     system: System, train: Batch, epoch: int, generators: Sequence[torch.Generator]
 ) -> list[dict[str, float]]:
-    """One pass over the training set; the mean of each loss term over its batches, by cycle.
+    """One pass over the training set: the mean of each loss term over the batches, by cycle.
 
-    Each cycle has a generator for the order of its movies.
+    There is one generator for each cycle that `system` trains, for the order of its movies. For C
+    cycles a batch is (C, B, ...) and a loss term (C,).
     """
     system.train()
-    totals: dict[str, Tensor | float] = {}
+    sums: dict[str, Tensor | float] = {}
     orders = [batches(len(train.text), system.settings.batch_size, g) for g in generators]
-    for rows in map(together, zip(*orders, strict=True)):
-        terms = system.train_step(Batch(*(column[rows] for column in train)), epoch)
+    for parts in zip(*orders, strict=True):
+        rows = torch.stack(parts) if len(parts) > 1 else parts[0]  # (C, B), or (B,) of one cycle
+        batch = Batch(*(column[rows] for column in train))
+        terms = system.train_step(batch, epoch)
         for name, value in terms.items():
             value = value.detach() if isinstance(value, Tensor) else value
-            totals[name] = totals.get(name, 0.0) + value
-    steps = len(orders[0])
-    found = {name: as_list(total, len(orders)) for name, total in totals.items()}
-    return [
-        {name: values[cycle] / steps for name, values in found.items()}
-        for cycle in range(len(orders))
-    ]
-
-
-def together(rows: tuple[Tensor, ...]) -> Tensor:
-    """Row numbers (B,) of one cycle, or (C, B)."""
-    return rows[0] if len(rows) == 1 else torch.stack(rows)
-
-
-def as_list(value: Tensor | float, cycles: int) -> list[float]:
-    """One value per cycle, of a term that may be the same for all."""
-    values = torch.as_tensor(value, dtype=torch.float64).tolist()
-    return values if isinstance(values, list) else [values] * cycles
+            sums[name] = sums.get(name, 0.0) + value
+    steps, cycles = len(orders[0]), len(generators)
+    means = {
+        name: (torch.as_tensor(value, dtype=torch.float64) / steps).expand(cycles).tolist()
+        for name, value in sums.items()
+    }
+    return [{name: values[cycle] for name, values in means.items()} for cycle in range(cycles)]
 
 
 def train_cycle(
