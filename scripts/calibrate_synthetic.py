@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=18, help="of each neural system")
     parser.add_argument("--compare", type=Path, help="real movies in the published layout")
     args = parser.parse_args()
+    if args.compare is not None and not args.compare.is_file():
+        parser.error(f"--compare: there is no file {args.compare}")
 
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:

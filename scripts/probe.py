@@ -1,6 +1,7 @@
 """What the scripts about module A's objective share: settings, movies, a system to look into."""
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
 from pmmo.core.names import SPLITS
 from pmmo.data.movies import load_movies
 from pmmo.model.build import build_system
@@ -41,7 +43,11 @@ def row(name: str, scale: str, epochs: int | None) -> Settings:
 
 
 def load(folder: Path) -> dict[str, Batch]:
-    movies = load_movies(folder)
+    """Train, dev and test of `folder`, on a GPU if there is one."""
+    try:
+        movies = load_movies(folder)
+    except PmmoError as error:
+        sys.exit(str(error))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         name: Batch(*(column.to(device).float() for column in movies.split(name)))
@@ -56,7 +62,7 @@ def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> System
 
 def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
     generator = torch.Generator(splits["train"].text.device).manual_seed(epoch)
-    train_epoch(system, splits["train"], epoch, generator)
+    train_epoch(system, splits["train"], epoch, [generator])
 
 
 def module_a(system: System) -> BayesianFusion:
