@@ -45,7 +45,7 @@ def is_busy(about: Mapping[str, object]) -> bool:
 def start_up() -> float:
     """Seconds until a training stage could read its movies: Python, imports, process settings."""
     code = (
-        "import torch, pmmo.runs; from pmmo.training.device import prepare_process; "
+        "import torch, pmmo.training.variant; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
     )
     seconds = []

@@ -51,7 +51,7 @@ def prepare(case: Case) -> dict[str, object]:
     """Threads and precision of this process; what was chosen.
 
     Every contender but `tutorial` gets what the training stage gets: matrix products, allocator and
-    denormals as `pmmo.training.loop.device` sets them, and Pyro's validation off.
+    denormals as `pmmo.training.device` sets them, and Pyro's validation off.
     """
     if case.contender == "tutorial":
         pyro.enable_validation(True)  # Pyro's default
