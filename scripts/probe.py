@@ -5,6 +5,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -55,7 +56,8 @@ def load(folder: Path) -> dict[str, Batch]:
     }
 
 
-def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> System:
+def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> Any:
+    """A `System`, untyped: torch types what a module holds as `Tensor | Module`."""
     torch.manual_seed(seed)
     return build_system(settings, sizes_of(splits)).to(splits["train"].text.device)
 
@@ -67,7 +69,7 @@ def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
 
 def module_a(system: System) -> BayesianFusion:
     """A copy of PM+MO's module A that no optimiser knows, for gradients of single terms."""
-    fusion = system.build_fusion().to(next(system.parameters()).device)
+    fusion: Any = system.build_fusion().to(next(system.parameters()).device)
     fusion.load_state_dict(system.fusion.state_dict())
     return fusion
 

@@ -121,3 +121,14 @@ def test_a_named_python_must_be_suitable(machine):
     code, said, _ = make(machine, f"PYTHON={machine}/bin/old")
     assert code != 0
     assert "pmmo needs Python 3.11" in said
+
+
+def test_make_test_runs_every_check_before_the_tests():
+    done = subprocess.run(
+        ["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    steps = ["ruff format --check", "ruff check", "lint-imports", "mypy", "-m pytest"]
+    places = [done.stdout.find(f"\n{step}") for step in steps[:-1]]
+    places.append(done.stdout.find(steps[-1]))
+    assert -1 not in places
+    assert places == sorted(places)

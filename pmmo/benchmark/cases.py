@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from pmmo.config.settings import Settings
+from pmmo.config.settings import Precision, Settings
 from pmmo.params import resolve_row
 
 PHASES = ("data", "draw", "forward", "backward", "KL", "update")
@@ -50,5 +50,5 @@ def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
     }
 
 
-def at_width(settings: Settings, width: int, precision: str = "float32") -> Settings:
+def at_width(settings: Settings, width: int, precision: Precision = "float32") -> Settings:
     return replace(settings, width=width, precision=precision)

@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
+from typing import Any
 
 import pyro
 import torch
@@ -47,7 +48,7 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
 }
 
 
-def prepare(case: Case) -> dict[str, object]:
+def prepare(case: Case) -> dict[str, Any]:
     """Threads and precision of this process; what was chosen.
 
     Every contender but `tutorial` gets what the training stage gets: matrix products, allocator and
@@ -95,11 +96,11 @@ class Runner:
         choose_device(case.device)
         self.synchronise = synchroniser(case.device)
         torch.manual_seed(0)
+        self.bound: Bound | None = None
         if case.contender == "bound":
             self.bound = Bound(case, self.synchronise)
             self.bound.seconds()
             return
-        self.bound = None
         self.movies = movies(case)
         self.contender = BUILDERS[case.contender](case)
         self.orders = [row_numbers(case) for _ in range(self.contender.cycles)]
@@ -145,7 +146,7 @@ class Runner:
         steps = self.steps_per_turn * self.contender.cycles
         return {phase: seconds / steps for phase, seconds in watch.seconds.items()}
 
-    def finish(self) -> dict[str, object]:
+    def finish(self) -> dict[str, Any]:
         """Facts of the process: peak memory in bytes, the bound's rates, seconds of evaluation."""
         if self.case.device == "cuda":
             peak = torch.cuda.max_memory_allocated()
@@ -154,16 +155,16 @@ class Runner:
         found = self.facts | {"peak_bytes": peak}
         if self.bound:
             return found | {"rates": self.bound.rates}
-        if self.contender.evaluate:
+        if evaluate := self.contender.evaluate:
             for name, count in (("dev", self.case.shape.dev), ("glance", GLANCE)):
-                self.evaluation(count)  # the first finds its memory
-                seconds = median(self.evaluation(count) for _ in range(EVALUATIONS))
+                self.evaluation(evaluate, count)  # the first finds its memory
+                seconds = median(self.evaluation(evaluate, count) for _ in range(EVALUATIONS))
                 found[f"{name}_seconds"] = seconds
         return found
 
-    def evaluation(self, count: int) -> float:
+    def evaluation(self, evaluate: Callable[[Batch], object], count: int) -> float:
         """Seconds to score so many movies, as after an epoch."""
         self.synchronise()
         start = time.perf_counter()
-        self.contender.evaluate(Batch(*(column[:count] for column in self.movies)))
+        evaluate(Batch(*(column[:count] for column in self.movies)))
         return time.perf_counter() - start

@@ -19,8 +19,11 @@ class BadFile(PmmoError):
 class Source(Protocol):
     """A file that can be read anywhere. Views from `stream` are valid until the next one."""
 
-    name: str
-    size: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes: ...
 

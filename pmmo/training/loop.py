@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,11 +23,23 @@ Report = Callable[[int, int, float], None]  # (cycle, epoch from 1, dev weighted
 Splits = Mapping[str, Batch]  # train, dev, test
 
 
+class Summary(TypedDict):
+    """Of one cycle: F-scores by average, and by genre."""
+
+    cycle: int
+    seed: int
+    best_epoch: int  # from 1
+    dev: dict[str, float]
+    test: dict[str, float]
+    dev_per_genre: list[float]
+    test_per_genre: list[float]
+
+
 @dataclass(frozen=True)
 class Cycle:
     """What one cycle leaves behind; tensors are on the CPU."""
 
-    summary: dict[str, object]  # cycle, seed, best_epoch, dev, test, dev_per_genre, …
+    summary: Summary
     curves: list[dict[str, float]]  # one row per epoch
     predictions: dict[str, Tensor]
     state: dict[str, Tensor]  # the kept epoch's parameters and buffers
@@ -177,7 +190,7 @@ class Course:
             means=(train.text.mean(0), train.image.mean(0)),
             seed=self.seed,
         )
-        summary: dict[str, object] = {
+        summary: dict[str, Any] = {
             "cycle": self.cycle,
             "seed": self.seed,
             "best_epoch": self.best_epoch,

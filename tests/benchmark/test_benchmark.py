@@ -485,6 +485,12 @@ def test_cycles_are_timed_and_weighed_in_processes_of_their_own():
     assert 0.05 < peak < 8
 
 
+def test_a_stage_whose_process_ends_is_an_error(monkeypatch):
+    monkeypatch.setattr(scaling, "stage", print)  # ends without an answer
+    with pytest.raises(PmmoError, match="the cycles of width 8 could not be run"):
+        scaling.run_stage(replace(load_params().rows["gmu"], width=8), TINY, 1)
+
+
 def test_threads_go_up_to_all_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert scaling.Sweep().thread_counts() == (1, 2, 4, 6)
