@@ -201,7 +201,7 @@ def test_bound_counts_by_hand():
     assert bound.traffic(case("mmo", width=10)) == 4 * 7 * (random + other)
     flop = sum(2 * 16 * i * o for i, o in sizes.values())
     assert sum(work for work, _ in bound.products(pmmo, 16)) == 3 * flop
-    bare = replace(pmmo, settings=replace(pmmo.config.settings, batch_norm=False))
+    bare = replace(pmmo, settings=replace(pmmo.settings, batch_norm=False))
     assert sum(work for work, _ in bound.products(bare, 16)) == 3 * flop - 2 * 16 * (50 + 70)
 
 
