@@ -1,26 +1,34 @@
 # make repro     set up and regenerate everything from the embedded synthetic movies
-# make test      set up and run the tests
+# make test      set up, check and run the tests
+# make check     format, lint, imports between packages, types
 # make test-ray  add Ray (optional) and run its tests: two nodes on this machine
 # make bench     set up, with the peers where they install, and measure what a training step costs
 # make scaling   draw how time and memory grow, for docs/performance.md
-# make check     format and lint
-PYTHON ?= python3.11
+# make lock      write constraints.txt: every package that requirements.txt and Ray bring
+#                (LOCK=--upgrade takes new releases, LOCK='--upgrade-package NAME' one)
+# .venv is made once, with the first suitable Python found; PYTHON=/path/to/python3.12 names one.
+SUITABLE := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c "$(SUITABLE)" 2>/dev/null && command -v "$$name" && break; done)
+INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check
+LOCKED := --build-constraint constraints.txt
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 RAY_READY := .venv/.ready-ray
 PEERS := .venv/.peers
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test test-ray bench scaling check clean
+.PHONY: repro test test-ray bench scaling check lock clean
 
 repro: $(READY)
 	dvc repro
 
-test: $(READY)
+test: check
 	python -m pytest --cov --cov-fail-under=90
 
 test-ray: $(RAY_READY)
-	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py
+	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py \
+		tests/test_scripts.py::test_time_ray
 
 bench: $(READY) $(PEERS)
 	python -m pmmo.benchmark $(BENCH)
@@ -31,19 +39,34 @@ scaling: $(READY)
 check: $(READY)
 	ruff format --check .
 	ruff check .
+	lint-imports --no-cache --no-logo
+	mypy
 
-$(READY): requirements.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# CUDA's packages stay out: torch pins its own, and which depends on the build of torch
+lock: $(READY)
+	$(INSTALL) uv==0.13.9
+	grep -hv '^-' requirements.txt requirements-ray.txt | uv pip compile - -o constraints.txt $(LOCK) \
+		--quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
+	sed -i.cuda -E '/^(cuda|nvidia|triton)/d' constraints.txt
+	rm constraints.txt.cuda
+
+.venv/bin/python:
+	@"$(PYTHON)" -c "$(SUITABLE)" 2>/dev/null || { echo "pmmo needs Python 3.11, 3.12, 3.13 or 3.14" \
+		"with its module venv. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	"$(PYTHON)" -m venv .venv
+
+$(READY): requirements.txt constraints.txt | .venv/bin/python
+	$(INSTALL) pip==26.3 # the first of Python 3.11 knows no --build-constraint
+	$(INSTALL) $(LOCKED) -r requirements.txt
 	touch $@
 
 $(RAY_READY): $(READY) requirements-ray.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	$(INSTALL) $(LOCKED) -r requirements-ray.txt
 	touch $@
 
 $(PEERS): requirements-bench.txt $(READY)
 	grep -v '^#' requirements-bench.txt | while read -r peer; do \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 "$$peer" \
+		$(INSTALL) --no-deps --retries 1 "$$peer" \
 		|| echo "$$peer does not install here; its row will be empty" >&2; done
 	touch $@
 

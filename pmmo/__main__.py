@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from pmmo.core.errors import PmmoError
 
@@ -38,7 +39,7 @@ def watch_row(row: str | None) -> str:
     return watch(row)
 
 
-def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
+def predict(model: Path, movies: Path, output: Path, **options: Any) -> str:
     # before torch is loaded: threads that spin while they wait slow each other down by a hundred
     # times on a machine that has other work
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -47,7 +48,7 @@ def predict(model: Path, movies: Path, output: Path, **options: object) -> str:
     return predict_file(model, movies, output, **options)
 
 
-def import_movies(table: Path, output: Path, **options: object) -> str:
+def import_movies(table: Path, output: Path, **options: Any) -> str:
     if find_spec("pyarrow") is None:
         raise PmmoError(
             "tables are read by pyarrow, which is missing: pip install -r requirements.txt"

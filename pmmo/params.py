@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pmmo.config.engine import Engine
-from pmmo.config.settings import SYSTEMS, Rule, Settings, check_value, tunable
+from pmmo.config.settings import SYSTEMS, Rule, Settings, System, check_value, tunable
 from pmmo.core.errors import PmmoError
 
 SCALES = ("demo", "paper")
@@ -133,7 +133,7 @@ def resolve_experiment(tree: dict) -> tuple[Settings, Origins]:
 
 
 def resolve(
-    tree: dict, name: str, label: str, system: str, own: list[tuple[str, dict]]
+    tree: dict, name: str, label: str, system: System, own: list[tuple[str, dict]]
 ) -> tuple[Settings, Origins]:
     scale, known = tree["scale"], tunable()
     sizes = tree["scales"][scale]

@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=18, help="of each neural system")
     parser.add_argument("--compare", type=Path, help="real movies in the published layout")
     args = parser.parse_args()
+    if args.compare is not None and not args.compare.is_file():
+        parser.error(f"--compare: there is no file {args.compare}")
 
     torch.manual_seed(args.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,8 +97,8 @@ def generation_cost(path: Path, rows: int, seed: int) -> str:
 def read(path: Path) -> Movies:
     with h5py.File(path) as file:
         rows = {row["split"].decode(): slice(row["start"], row["stop"]) for row in _split(file)}
-        columns = (file[name][:] for name in ("features", "vgg_features", "genres"))
-        return Movies(*columns, rows["train"], rows["dev"], rows["test"])
+        text, image, genres = (file[name][:] for name in ("features", "vgg_features", "genres"))
+    return Movies(text, image, genres, **rows)
 
 
 def _split(file: h5py.File) -> Iterable[np.void]:
@@ -139,7 +141,8 @@ def labels_table(genres: np.ndarray) -> list[str]:
 def lift(genres: np.ndarray) -> np.ndarray:
     """P(j, k) / (P(j) P(k)) of each pair of genres (G, G)."""
     shares = genres.mean(axis=0)
-    return (genres.T @ genres) / len(genres) / np.outer(shares, shares)
+    together: np.ndarray = genres.T @ genres / len(genres)
+    return together / np.outer(shares, shares)
 
 
 def comparison(genres: np.ndarray, path: Path) -> str:
@@ -152,9 +155,10 @@ def comparison(genres: np.ndarray, path: Path) -> str:
     theirs = lift(real[:, [names.index(name) for name in shared]])
     pairs = np.triu_indices(len(shared), k=1)
     ranks = [np.argsort(np.argsort(lifts[pairs])) for lifts in (ours, theirs)]
+    correlation = np.asarray(np.corrcoef(ranks))[0, 1]
     return (
         f"Rank correlation of lifts with {len(real)} real movies, {len(shared)} genres, "
-        f"{len(pairs[0])} pairs: {np.corrcoef(ranks)[0, 1]:.2f}."
+        f"{len(pairs[0])} pairs: {correlation:.2f}."
     )
 
 

@@ -9,18 +9,19 @@ for one cycle each, and measures them at some epochs.
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.distributions import kl_divergence
 
 from pmmo.model.networks import evaluation_mode, layer_shapes
 from pmmo.model.objectives import log_likelihood
-from pmmo.model.systems import Batch, System
+from pmmo.model.systems import Batch
 from pmmo.published.mmimdb import GENRE_COUNTS, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 from pmmo.training.evaluation import predict, scores
 from scripts.probe import LAYERS, arguments, begin, load, row, table, traces, train
 
-READINGS = {
+READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "literal": ("pmmo-literal", {}),
     "literal, ELBOv2": ("pmmo-literal", {"elbo": "v2"}),
     "working": ("pmmo-kl-l2", {}),
@@ -30,7 +31,7 @@ DRAWS = 5  # draws for the expected log-likelihood
 
 
 @torch.no_grad()
-def look(system: System, splits: dict[str, Batch]) -> dict[str, float]:
+def look(system: Any, splits: dict[str, Batch]) -> dict[str, float]:
     """Training KL and log-likelihood, distance from the prior, directions of z, dev F1."""
     train_set, found = splits["train"], dict.fromkeys(LAYERS, 0.0)
     with evaluation_mode(system, "evaluation_set"), torch.random.fork_rng():

@@ -8,11 +8,13 @@ those of the loss per movie. Each number is the square root of the mean over the
 variance over the draws.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pmmo.model.objectives import closed_form_kl, kl_temperature, log_likelihood, sampled_kl
-from pmmo.model.systems import Batch, System
+from pmmo.model.systems import Batch
 from scripts.probe import arguments, begin, learned, load, module_a, row, table, traces, train
 
 KINDS = {"loc": "location", "log_scale": "log-scale"}
@@ -23,7 +25,9 @@ class Moments:
     """Running mean and variance of a tensor (Welford's algorithm)."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
+        self.count = 0
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0
 
     def add(self, value: Tensor) -> None:
         self.count += 1
@@ -44,7 +48,7 @@ def gradient(value: Tensor, parameters: list[Tensor]) -> Tensor:
     return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
 
 
-def measure(system: System, batch: Batch, draws: int) -> dict[tuple[str, str], Moments]:
+def measure(system: Any, batch: Batch, draws: int) -> dict[tuple[str, str], Moments]:
     """(kind, part) -> moments; parts: likelihood, KL (v1, v2), whole loss (v1, v2, both k)."""
     movies = system.sizes.movies
     per_weight = kl_temperature("per_weight", movies, system.fusion.random_weights)
@@ -109,7 +113,8 @@ def main() -> None:
     settings = system.settings
     batch = Batch(*(column[: settings.batch_size] for column in splits["train"]))
     k = kl_temperature("per_weight", system.sizes.movies, system.fusion.random_weights)
-    lines, checks = [], []
+    lines: list[list[str]] = []
+    checks = []
     for when in ("at the start", f"after {settings.epochs} epochs"):
         if lines:
             for epoch in range(settings.epochs):

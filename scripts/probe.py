@@ -1,15 +1,18 @@
 """Common parts of the scripts about module A's objective: settings, movies, a system."""
 
 import argparse
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
 
 from pmmo.config.settings import Settings
+from pmmo.core.errors import PmmoError
 from pmmo.core.names import SPLITS
 from pmmo.data.movies import load_movies
 from pmmo.model.build import build_system
@@ -41,7 +44,11 @@ def row(name: str, scale: str, epochs: int | None) -> Settings:
 
 
 def load(folder: Path) -> dict[str, Batch]:
-    movies = load_movies(folder)
+    """Train, dev and test of `folder`, on a GPU if there is one."""
+    try:
+        movies = load_movies(folder)
+    except PmmoError as error:
+        sys.exit(str(error))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {
         name: Batch(*(column.to(device).float() for column in movies.split(name)))
@@ -49,19 +56,20 @@ def load(folder: Path) -> dict[str, Batch]:
     }
 
 
-def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> System:
+def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> Any:
+    """A `System`, untyped: torch types what a module holds as `Tensor | Module`."""
     torch.manual_seed(seed)
     return build_system(settings, sizes_of(splits)).to(splits["train"].text.device)
 
 
 def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
     generator = torch.Generator(splits["train"].text.device).manual_seed(epoch)
-    train_epoch(system, splits["train"], epoch, generator)
+    train_epoch(system, splits["train"], epoch, [generator])
 
 
 def module_a(system: System) -> BayesianFusion:
     """A copy of PM+MO's module A that no optimiser updates, for gradients of single terms."""
-    fusion = system.build_fusion().to(next(system.parameters()).device)
+    fusion: Any = system.build_fusion().to(next(system.parameters()).device)
     fusion.load_state_dict(system.fusion.state_dict())
     return fusion
 

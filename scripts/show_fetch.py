@@ -3,6 +3,7 @@
     python -m scripts.show_fetch            the ranges, and a whole download for comparison
     python -m scripts.show_fetch --ranges   the ranges alone
     python -m scripts.show_fetch --json     the figures for a program
+    python -m scripts.show_fetch --rows 50  a small trial
 
 Needs nginx (Debian's package `nginx`) and 2 GB of disk: unused data in the 15 GB are holes.
 """
@@ -16,24 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.writer import split_rows
+from pmmo.published.mmimdb import GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS, GENRES = 25_959, 23
-SPLITS = {"train": (0, 15_552), "dev": (15_552, 18_160), "test": (18_160, ROWS)}
-UNUSED = {  # 14.6 GB of holes, between and after the columns
-    "images": ((ROWS, 3, 256, 160), "<f4"),
-    "sequences": ((ROWS, 300), "<i4"),
-    "three_grams": ((ROWS, 9_799), "<f4"),
-    "word_grams": ((ROWS, 7_369), "<f4"),
+UNUSED = {  # shape of a row and type: 14.6 GB of holes, between and after the columns
+    "images": ((3, 256, 160), "<f4"),
+    "sequences": ((300,), "<i4"),
+    "three_grams": ((9_799,), "<f4"),
+    "word_grams": ((7_369,), "<f4"),
 }
 # getrusage would also count the memory of the parent process
 PRINT_PEAK = """
@@ -72,43 +73,44 @@ http {{
 """
 
 
-def write_full_size(path: Path, unused: Mapping = UNUSED) -> None:
+def write_as_published(path: Path, rows: int) -> None:
     """Write the published file's datasets at full size: random columns, holes elsewhere."""
     random = np.random.default_rng(0)
     values = {
-        "features": lambda n: random.random((n, 300), np.float32),
-        "genres": lambda n: random.integers(0, 2, (n, GENRES), np.int32),
-        "vgg_features": lambda n: random.random((n, 4096), np.float32),
+        "features": lambda n: random.random((n, TEXT_WIDTH), np.float32),
+        "genres": lambda n: random.integers(0, 2, (n, len(GENRES)), np.int32),
+        "vgg_features": lambda n: random.random((n, IMAGE_WIDTH), np.float32),
     }
-    ids = np.array([b"%07d" % row for row in range(ROWS)])
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    names = sorted([*COLUMNS, *unused])
+    names = sorted([*COLUMNS, *UNUSED])
     with h5py.File(path, "w") as file:
         for name in names:
-            if name in unused:
-                file.create_dataset(name, *unused[name], dcpl=early.copy())
+            if name in UNUSED:
+                shape, kind = UNUSED[name]
+                file.create_dataset(name, (rows, *shape), kind, dcpl=early.copy())
             elif name == "imdb_ids":
-                file[name] = ids
+                file[name] = np.array([b"%07d" % row for row in range(rows)])
             else:
                 empty = values[name](0)
-                column = file.create_dataset(name, (ROWS, *empty.shape[1:]), empty.dtype)
-                for start in range(0, ROWS, 2048):
-                    column[start : start + 2048] = values[name](min(2048, ROWS - start))
-        file["genres"].attrs["target_names"] = json.dumps([f"Genre {i}" for i in range(GENRES)])
-        file.attrs["split"] = split_rows(names, SPLITS)
+                column = file.create_dataset(name, (rows, *empty.shape[1:]), empty.dtype)
+                for start in range(0, rows, 2048):
+                    column[start : start + 2048] = values[name](min(2048, rows - start))
+        file["genres"].attrs["target_names"] = json.dumps(GENRES)
+        ends = {name: (a * rows // ROWS, b * rows // ROWS) for name, (a, b) in SPLITS.items()}
+        file.attrs["split"] = split_rows(names, ends)
 
 
 @contextmanager
-def nginx(folder: Path):
+def nginx(folder: Path) -> Iterator[str]:
     """Serve `folder`/files on loopback; yield the address. The log has status and bytes."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     user = "user root;" if os.geteuid() == 0 else ""
     text = CONFIGURATION.format(folder=folder, port=port, user=user)
     (folder / "nginx.conf").write_text(text)
-    command = [shutil.which("nginx"), "-c", str(folder / "nginx.conf"), "-p", str(folder)]
+    command = ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):
@@ -141,6 +143,7 @@ def measured(code: str, arguments: list[str], folder: Path) -> dict[str, float]:
 
 
 def same_columns(first: Path, second: Path) -> bool:
+    """All bytes, types and shapes of the four columns; `first` may have more datasets."""
     with h5py.File(first) as one, h5py.File(second) as two:
         return all(
             one[name].dtype == two[name].dtype
@@ -154,10 +157,10 @@ def same_columns(first: Path, second: Path) -> bool:
         )
 
 
-def demonstrate(folder: Path, whole: bool) -> dict:
+def demonstrate(folder: Path, rows: int, whole: bool) -> dict[str, Any]:
     source, target = folder / "files" / "movies.hdf5", folder / "fetched.hdf5"
     source.parent.mkdir()
-    write_full_size(source)
+    write_as_published(source, rows)
     folder.chmod(0o755)
     with nginx(folder) as address:
         url = f"{address}/movies.hdf5"
@@ -178,7 +181,7 @@ def _bytes(path: Path, name: str) -> int:
         return file[name].nbytes
 
 
-def table(figures: dict) -> str:
+def table(figures: dict[str, Any]) -> str:
     lines = [
         f"file {figures['file_bytes']:,} bytes, its four columns {figures['column_bytes']:,}; "
         f"columns identical: {figures['identical']}",
@@ -196,13 +199,14 @@ def table(figures: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=ROWS, help=f"default: {ROWS}, as published")
     parser.add_argument("--ranges", action="store_true", help="no whole download beside it")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
     options = parser.parse_args()
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is not installed (apt-get install nginx).")
     with tempfile.TemporaryDirectory() as folder:
-        figures = demonstrate(Path(folder), whole=not options.ranges)
+        figures = demonstrate(Path(folder), options.rows, whole=not options.ranges)
     print(json.dumps(figures) if options.json else table(figures))
 
 

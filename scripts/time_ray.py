@@ -14,6 +14,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import yaml
 
 from pmmo.commands import grid
 from pmmo.config.engine import VARIABLE
+from pmmo.core.errors import PmmoError
 from pmmo.training.ray_tasks import import_ray
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,8 @@ def make_copy(folder: Path, rows: list[str] | None, epochs: int | None) -> None:
     (folder / "dvc.lock").unlink(missing_ok=True)
     tree = yaml.safe_load((folder / "params.yaml").read_text())
     if rows:
+        if unknown := sorted(set(rows) - set(tree["variants"])):
+            raise PmmoError(f"--rows: params.yaml has no row {unknown[0]!r}")
         tree["variants"] = {name: tree["variants"][name] for name in rows}
     if epochs:
         tree["scales"]["demo"]["all"]["epochs"] = epochs
@@ -56,12 +60,9 @@ def cluster(nodes: int) -> Iterator[str]:
     # a node keeps as many idle workers as it has CPUs; by default a node of one CPU would end the
     # worker of one stage while another stage trains, and the next cycle would import torch again
     os.environ["RAY_num_workers_soft_limit"] = "8"  # noqa: SIM112 - Ray's name
-    import_ray()
     from ray.cluster_utils import Cluster
 
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < nodes:
-        raise SystemExit(f"{nodes} nodes need {nodes} cores; there are {len(cores)}")
     started = Cluster()
     try:
         for core in cores[:nodes]:
@@ -98,7 +99,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=3, help="training stages at a time")
     options = parser.parse_args()
-    seconds = {1: [], 2: []}
+    import_ray()
+    if len(os.sched_getaffinity(0)) < 2:
+        raise PmmoError("two nodes need two cores; there is one")
+    seconds: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
         make_copy(Path(folder, "pmmo"), options.rows, options.epochs)
         for round_ in range(options.rounds):
@@ -111,4 +115,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PmmoError as error:
+        sys.exit(f"time_ray: {error}")

@@ -19,7 +19,11 @@ from tests.clone import ROOT, environment, run, wait_for_queue
 
 pytestmark = pytest.mark.timeout(900)
 
-DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)
 WAIT = "(wait for the queue)"
 STAND_INS = {
     # they set up a virtual environment; the clone was made by `dvc repro`, and this is a test

@@ -7,9 +7,11 @@ Shapes: C cycles, N movies, G genres.
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from pmmo.analysis.calibration import MEASURES, measures, pooled
 from pmmo.analysis.intervals import f1_points
@@ -23,15 +25,22 @@ BASELINE = "gmu"
 WEIGHTED = AVERAGES.index("weighted")
 
 
-def mean_sd(values: np.ndarray | list[float]) -> dict[str, object]:
+class MeanSd(TypedDict):
     """Mean and standard deviation over cycles (first axis); NaN as deviation of one cycle."""
-    values = np.asarray(values, dtype=float)
-    sd = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1:], np.nan)
-    return {"mean": values.mean(axis=0), "sd": sd}
+
+    mean: Any
+    sd: Any
 
 
-def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, object]:
-    """Every number of the reports that needs no comparison of variants."""
+def mean_sd(values: ArrayLike) -> MeanSd:
+    """Mean and standard deviation over cycles (first axis); one cycle has no deviation."""
+    found = np.asarray(values, dtype=float)
+    sd = found.std(axis=0, ddof=1) if len(found) > 1 else np.full(found.shape[1:], np.nan)
+    return {"mean": found.mean(axis=0), "sd": sd}
+
+
+def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, Any]:
+    """Every number the reports show that needs no comparison of rows."""
     return {
         "data": data_facts(movies),
         "variants": {name: variant_facts(run) for name, run in runs.items()},
@@ -58,7 +67,7 @@ def metrics(runs: Mapping[str, Run]) -> dict[str, dict[str, float]]:
     }
 
 
-def data_facts(movies: Movies) -> dict[str, object]:
+def data_facts(movies: Movies) -> dict[str, Any]:
     """Source, splits and genre counts (Figure 1)."""
     return {
         "provenance": movies.provenance,
@@ -72,7 +81,7 @@ def data_facts(movies: Movies) -> dict[str, object]:
     }
 
 
-def variant_facts(run: Run) -> dict[str, object]:
+def variant_facts(run: Run) -> dict[str, Any]:
     """The settings, machine and seeds of a run."""
     return {
         "label": run.label,
@@ -85,7 +94,7 @@ def variant_facts(run: Run) -> dict[str, object]:
     }
 
 
-def scores(run: Run) -> dict[str, dict[str, object]]:
+def scores(run: Run) -> dict[str, dict[str, MeanSd]]:
     """Mean and deviation over cycles of the four F-scores, on dev and test."""
     return {
         split: {
@@ -121,7 +130,7 @@ def curve_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     )[["variant", "cycle", "epoch", *CURVES]]
 
 
-def curve_means(run: Run) -> dict[str, object]:
+def curve_means(run: Run) -> dict[str, Any]:
     """Mean and deviation over cycles of each curve that the system has, by epoch."""
     epochs = run.curves.groupby("epoch")
     present = [column for column in CURVES if run.curves[column].notna().any()]
@@ -137,7 +146,7 @@ def curve_means(run: Run) -> dict[str, object]:
     }
 
 
-def calibration(run: Run, movies: Movies) -> dict[str, object]:
+def calibration(run: Run, movies: Movies) -> dict[str, Any]:
     """NLL, Brier score and calibration error on test, of the prediction and of K samples."""
     truth = movies.truth("test")
     found = {}
@@ -157,7 +166,7 @@ def calibration(run: Run, movies: Movies) -> dict[str, object]:
     return found
 
 
-def ablation(run: Run, movies: Movies) -> dict[str, object]:
+def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
     """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
@@ -173,7 +182,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, object]:
     return found
 
 
-def gates(run: Run, movies: Movies) -> dict[str, object] | None:
+def gates(run: Run, movies: Movies) -> dict[str, MeanSd] | None:
     """Mean gate over test movies (1 = image only), overall and by genre."""
     gate = run.predictions("test_gate")  # (C, N)
     if gate is None:
@@ -184,7 +193,7 @@ def gates(run: Run, movies: Movies) -> dict[str, object] | None:
     return {"overall": mean_sd(gate.mean(axis=1)), "genres": mean_sd(by_genre)}
 
 
-def costs(runs: Mapping[str, Run]) -> dict[str, object]:
+def costs(runs: Mapping[str, Run]) -> dict[str, Any]:
     """Seconds per epoch (median of a cycle) and their ratio to the GMU's."""
     seconds = {name: run.environment["seconds_per_epoch"] for name, run in runs.items()}
     base = np.mean(seconds[BASELINE]) if BASELINE in seconds else np.nan

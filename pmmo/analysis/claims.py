@@ -8,6 +8,7 @@ covers the threshold. A claim about a variant that params.yaml leaves out is *no
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pmmo.analysis.comparisons import (
     BASELINE,
@@ -51,7 +52,7 @@ def higher(
     key: str, statement: str, better: str, worse: str, where="Table 2", split="test"
 ) -> Claim:
     """The claim that one variant has a higher weighted F1 than another."""
-    printed = [getattr(paper.ROWS.get(name), "weighted", None) for name in (better, worse)]
+    printed = [paper.ROWS[name].weighted for name in (better, worse) if name in paper.ROWS]
     return Claim(
         key,
         statement,
@@ -60,7 +61,7 @@ def higher(
         "F1",
         (better, worse),
         partial(difference, better=better, worse=worse, split=split),
-        None if None in printed else round(printed[0] - printed[1], 3),
+        round(printed[0] - printed[1], 3) if len(printed) == 2 else None,
     )
 
 
@@ -179,7 +180,7 @@ def verdict(interval: Interval, threshold: float, strict: bool = True) -> str:
     return FAILS if interval.high < threshold else UNDECIDED
 
 
-def judge(claim: Claim, evidence: Evidence) -> dict[str, object]:
+def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     """The measured number, interval and verdict of one claim."""
     absent = [name for name in claim.needs if name not in evidence.runs]
     stated = {
@@ -205,12 +206,12 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, object]:
     }
 
 
-def judge_all(evidence: Evidence) -> list[dict[str, object]]:
+def judge_all(evidence: Evidence) -> list[dict[str, Any]]:
     """Every claim, in the paper's order."""
     return [judge(claim, evidence) for claim in CLAIMS]
 
 
-def as_metrics(judged: list[dict]) -> dict[str, dict[str, object]]:
+def as_metrics(judged: list[dict]) -> dict[str, dict[str, Any]]:
     """{claim: {paper, ours, low, high, verdict}} for `dvc metrics`; no clock times."""
     return {
         claim["key"]: {

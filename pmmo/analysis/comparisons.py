@@ -48,7 +48,7 @@ class Evidence:
             truth, run = self.movies.truth(split), self.runs[name]
             if split not in self.weights:
                 self.weights[split] = resample(len(truth), self.draws, self.seed)
-            predicted = run.predictions(split) > run.threshold
+            predicted = run.probabilities(split) > run.threshold
             self.scores[name, split] = (
                 f1_points(truth, predicted),
                 f1_draws(self.weights[split], truth, predicted),

@@ -7,6 +7,7 @@ is trained again. Shapes: C cycles (1 for an ensemble), N movies, G genres, T th
 
 from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -50,11 +51,12 @@ def tune(truth: np.ndarray, probabilities: np.ndarray, default: float):
     parts = [fold == k for k in range(FOLDS)]
     counts = [counts_by_threshold(truth[part], probabilities[part]) for part in parts]
     positives = [truth[part].sum(axis=0) for part in parts]
+    total, positive = np.sum(counts, axis=0), np.sum(positives, axis=0)
     guesses = np.empty(truth.shape, dtype=bool)
     for part, own, own_positives in zip(parts, counts, positives, strict=True):
-        chosen = best_thresholds(sum(counts) - own, sum(positives) - own_positives, default)
+        chosen = best_thresholds(total - own, positive - own_positives, default)
         guesses[part] = probabilities[part] > chosen
-    return best_thresholds(sum(counts), sum(positives), default), guesses
+    return best_thresholds(total, positive, default), guesses
 
 
 def options(run: Run) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray, bool]]:
@@ -64,7 +66,7 @@ def options(run: Run) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray,
         (False, True) if sampled else (False,), (False, True), (False, True)
     ):
         suffix = "_samples" if samples else ""
-        dev, test = run.predictions(f"dev{suffix}"), run.predictions(f"test{suffix}")
+        dev, test = run.probabilities(f"dev{suffix}"), run.probabilities(f"test{suffix}")
         if ensemble:
             dev, test = dev.mean(axis=0, keepdims=True), test.mean(axis=0, keepdims=True)
         switches = {
@@ -84,7 +86,7 @@ def guesses(truth: np.ndarray, dev: np.ndarray, test: np.ndarray, tuned: bool, t
     return np.stack([on_dev for _, on_dev in found]), np.stack(on_test)
 
 
-def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dict[str, object]]:
+def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dict[str, Any]]:
     """Every option of one variant, with dev and test scores and the gain over the plain variant.
 
     The interval of the gain is that of `two_way`. There is only one ensemble, which is compared
@@ -114,7 +116,7 @@ def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dic
 
 def beyond(
     runs: Mapping[str, Run], movies: Movies, level: float, draws: int, seed: int
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """The options of the three systems; the best of each system on dev is marked `chosen`."""
     weights = resample(len(movies.truth("test")), draws, seed)
     return [

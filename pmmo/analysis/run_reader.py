@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,13 +54,13 @@ class Run:
     name: str
     label: str
     folder: Path
-    settings: Mapping[str, object]
+    settings: Mapping[str, Any]
     rows: Mapping[str, int]
     parameters: int
     random_weights: int
     cycles: tuple[Cycle, ...]
     curves: pd.DataFrame  # cycle, epoch, then CURVES
-    environment: Mapping[str, object]
+    environment: Mapping[str, Any]
 
     @property
     def threshold(self) -> float:
@@ -69,15 +70,22 @@ class Run:
     def predictions(self, key: str) -> np.ndarray | None:
         """Probabilities `key` of every cycle, (cycles, N, G), or None if the run has none."""
         found = [self._prediction(cycle.cycle, key) for cycle in self.cycles]
-        missing = [array is None for array in found]
-        if all(missing):
+        present = [array for array in found if array is not None]
+        if not present:
             return None
-        if any(missing):
+        if len(present) < len(found):
             raise PmmoError(
                 f"{self.folder}: only some cycles have the predictions {key!r}. "
                 f"Train the row again: dvc repro -f train@{self.name}"
             )
-        return np.stack(found)
+        return np.stack(present)
+
+    def probabilities(self, split: str) -> np.ndarray:
+        """(cycles, N, G) of a split at the row's own prediction."""
+        found = self.predictions(split)
+        if found is None:
+            raise unreadable(self.folder, self.name, f"no predictions of {split}")
+        return found
 
     def _prediction(self, cycle: int, key: str) -> np.ndarray | None:
         path = self.folder / f"predictions-{cycle}.safetensors"
@@ -164,8 +172,8 @@ def read_runs(folder: Path, variants: Sequence[tuple[str, str]]) -> dict[str, Ru
 
 def check_pairing(runs: Mapping[str, Run]) -> None:
     """Raise unless cycle k has one seed and all runs have the same movies (needed for pairing)."""
-    first = next(iter(runs.values()), None)
-    for run in runs.values():
+    first, *others = runs.values()
+    for run in others:
         if run.rows != first.rows:
             raise PmmoError(
                 f"{run.folder}: {dict(run.rows)} movies, but {first.name} has {dict(first.rows)}; "

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pmmo.benchmark.cases import paper_settings
 from pmmo.benchmark.machine import machine, start_up
@@ -17,13 +18,14 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.training.device import choose_device
 
-QUICK = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
+QUICK: dict[str, Any] = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
 
 
 def run(plan: Plan, settings: Mapping[str, Settings], folder: Path, say: Say) -> None:
     """Measure every group of the plan, then write the three files."""
     deadline = time.monotonic() + plan.budget_seconds
-    about, results = machine(plan.device) | {"start_up_seconds": start_up()}, []
+    about, results = machine(plan.device), []
+    about["start_up_seconds"] = start_up()
     for group in groups(plan, settings):
         results += run_group(group, plan.rounds, plan.guest_rounds, deadline, say)
     write(folder, plan, about, results)

@@ -14,6 +14,7 @@ out activations, random numbers and logarithms, so a step cannot quite reach it.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -65,10 +66,10 @@ def products(case: Case, rows: int) -> Iterator[tuple[int, Callable[[], Tensor]]
             torch.empty_like(x),
         )
         work = 2 * rows * inputs * outputs
-        yield work, lambda a=x, b=weight, c=y: torch.mm(a, b.T, out=c)
-        yield work, lambda a=grad, b=x, c=grad_weight: torch.mm(a.T, b, out=c)
+        yield work, partial(torch.mm, x, weight.T, out=y)
+        yield work, partial(torch.mm, grad.T, x, out=grad_weight)
         if case.settings.batch_norm or name not in ("text", "image"):
-            yield work, lambda a=grad, b=weight, c=grad_x: torch.mm(a, b, out=c)
+            yield work, partial(torch.mm, grad, weight, out=grad_x)
 
 
 class Bound:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pmmo.config.settings import Settings
+from pmmo.config.settings import Precision, Settings
 from pmmo.params import load_params
 
 PHASES = ("data", "draw", "forward", "backward", "KL", "update")
@@ -46,12 +46,11 @@ def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
     peers have too. The cost of A's random weights then shows.
     """
     rows = load_params(path, scale="paper").rows
-    same = {"maxout_units": 512, "classifier_order": "gmu"}
     return {
-        system: replace(rows[row], **same)
+        system: replace(rows[row], maxout_units=512, classifier_order="gmu")
         for system, row in (("pmmo", "pmmo-kl-l2"), ("mmo", "mmo"), ("gmu", "gmu"))
     }
 
 
-def at_width(settings: Settings, width: int, precision: str = "float32") -> Settings:
+def at_width(settings: Settings, width: int, precision: Precision = "float32") -> Settings:
     return replace(settings, width=width, precision=precision)

@@ -7,6 +7,7 @@ names the calls inside the step that are phases, as (owner, name, phase).
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,14 +37,14 @@ def sizes(case: Case) -> Sizes:
     return Sizes(text=s.text, image=s.image, genres=s.genres, movies=s.movies)
 
 
-def update_calls(system: torch.nn.Module) -> Calls:
-    calls = [(system, "limit_norms", "update")]
+def update_calls(system: System | PlainPmmo) -> Calls:
+    calls: list[tuple[object, str, str]] = [(system, "limit_norms", "update")]
     for optimiser in system.optimisers:
         calls += [(optimiser, "zero_grad", "update"), (optimiser, "step", "update")]
     return tuple(calls)
 
 
-def stepper(system: torch.nn.Module) -> Callable[[Batch], Tensor]:
+def stepper(system: Any) -> Callable[[Batch], Tensor]:
     return lambda batch: system.train_step(batch, 0)["loss"].detach().sum()
 
 

@@ -88,9 +88,10 @@ def around(pmmo: Result | None) -> list[Goal]:
 def scaling(find: Callable[..., Result | None], width: int, threads: int) -> float | None:
     """The speed-up of PM+MO by threads divided by the bound's; None if not measured."""
     four = [find(name, width, n) for name in ("pmmo", "bound") for n in (1, threads)]
-    if None in four:
+    medians = [result.median for result in four if result is not None]
+    if len(medians) < len(four):
         return None
-    pmmo, pmmo_threads, bound, bound_threads = (result.median for result in four)
+    pmmo, pmmo_threads, bound, bound_threads = medians
     return (pmmo / pmmo_threads) / (bound / bound_threads)
 
 

@@ -5,9 +5,9 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import psutil
 import torch
@@ -22,11 +22,26 @@ STARTS = 3
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def machine(device: str) -> dict[str, object]:
+class About(TypedDict):
     """Hardware, versions, and the load of the machine before the run."""
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    gpu: str | None
+    system: str
+    huge_pages: str
+    load_before: float
+    python: str
+    versions: dict[str, str]
+    start_up_seconds: NotRequired[float]
+
+
+def machine(device: str) -> About:
+    """Hardware, versions, and how busy the machine was before the run."""
     return {
         "cpu": cpu_name(),
-        "cores": os.cpu_count(),
+        "cores": os.cpu_count() or 1,
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}",
@@ -37,7 +52,7 @@ def machine(device: str) -> dict[str, object]:
     }
 
 
-def is_busy(about: Mapping[str, object]) -> bool:
+def is_busy(about: About) -> bool:
     """Whether other work may have run during the measurement."""
     return about["load_before"] > about["cores"] / 4
 
@@ -45,7 +60,7 @@ def is_busy(about: Mapping[str, object]) -> bool:
 def start_up() -> float:
     """Seconds until a training stage can read its movies: Python, imports, process settings."""
     code = (
-        "import torch, pmmo.runs; from pmmo.training.device import prepare_process; "
+        "import torch, pmmo.training.variant; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
     )
     seconds = []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.plan import PEERS, VARIANTS, Group
@@ -23,7 +24,7 @@ class Result:
     seconds: tuple[float, ...] = ()  # per step, one value per round
     beside: tuple[float, ...] = ()  # those of PM+MO in the same rounds
     phases: dict[str, float] | None = None  # seconds per step
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -91,9 +92,8 @@ def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
 
 def middle(rounds: list[dict[str, float] | None]) -> dict[str, float] | None:
     """The median of each phase."""
-    if rounds[0] is None:
-        return None
-    return {phase: median(one[phase] for one in rounds) for phase in rounds[0]}
+    known = [one for one in rounds if one is not None]
+    return {phase: median(one[phase] for one in known) for phase in known[0]} if known else None
 
 
 def describe(case: Case) -> str:

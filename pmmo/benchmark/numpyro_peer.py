@@ -45,7 +45,7 @@ def bce(logits: Array, genres: Array) -> Array:
 def shapes(case: Case) -> dict[str, tuple[int, ...]]:
     text, image, width = case.shape.text, case.shape.image, case.settings.width
     gate = 2 * width if case.settings.gate_input == "outputs" else text + image
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for layer, inputs in (("text", text), ("image", image), ("gate", gate)):
         found |= {f"{layer}.weight": (width, inputs), f"{layer}.bias": (width,)}
     return found

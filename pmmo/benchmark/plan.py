@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pmmo.benchmark.cases import Case, Shape, at_width
-from pmmo.config.settings import PRECISIONS, Settings
+from pmmo.config.settings import PRECISIONS, Precision, Settings
 
 PUBLISHED = Shape()
 VARIANTS = ("compiled", "together", "together-compiled")  # ways to compute PM+MO's step
@@ -54,7 +54,7 @@ def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
     """The groups of a run, in order, from the `settings` of pmmo, mmo and gmu."""
 
     def cases(
-        names: tuple[str, ...], width: int, precision: str = "float32", threads: int = 1
+        names: tuple[str, ...], width: int, precision: Precision = "float32", threads: int = 1
     ) -> tuple[Case, ...]:
         found = []
         for name in names:

@@ -5,6 +5,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
+from typing import Any
 
 import pyro
 import torch
@@ -18,7 +19,7 @@ from pmmo.benchmark.stopwatch import Stopwatch, timed
 from pmmo.core.errors import PmmoError
 from pmmo.model.systems import Batch
 from pmmo.training.device import choose_device, prepare_process
-from pmmo.training.loop import GLANCE, together
+from pmmo.training.loop import GLANCE, by_cycle
 
 TURN_SECONDS = 0.4  # a turn takes about this time or longer; it repeats steps
 MOST_STEPS = 40
@@ -47,7 +48,7 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
 }
 
 
-def prepare(case: Case) -> dict[str, object]:
+def prepare(case: Case) -> dict[str, Any]:
     """Set threads and precision of this process; return the resulting settings.
 
     Every contender but `tutorial` gets the set-up of a training stage: `training.device` sets
@@ -95,11 +96,11 @@ class Runner:
         choose_device(case.device)
         self.synchronise = synchroniser(case.device)
         torch.manual_seed(0)
+        self.bound: Bound | None = None
         if case.contender == "bound":
             self.bound = Bound(case, self.synchronise)
             self.bound.seconds()
             return
-        self.bound = None
         self.movies = movies(case)
         self.contender = BUILDERS[case.contender](case)
         self.orders = [row_numbers(case) for _ in range(self.contender.cycles)]
@@ -128,7 +129,7 @@ class Runner:
 
     def batch(self) -> Batch:
         """The next batch of movies, for each cycle in a step."""
-        rows = together(tuple(next(order) for order in self.orders))
+        rows = by_cycle([next(order) for order in self.orders])
         return Batch(*(column[rows] for column in self.movies))
 
     def phases(self) -> dict[str, float] | None:
@@ -145,7 +146,7 @@ class Runner:
         steps = self.steps_per_turn * self.contender.cycles
         return {phase: seconds / steps for phase, seconds in watch.seconds.items()}
 
-    def finish(self) -> dict[str, object]:
+    def finish(self) -> dict[str, Any]:
         """Facts of the process: peak memory in bytes, the bound's rates, seconds of evaluation."""
         if self.case.device == "cuda":
             peak = torch.cuda.max_memory_allocated()
@@ -154,16 +155,16 @@ class Runner:
         found = self.facts | {"peak_bytes": peak}
         if self.bound:
             return found | {"rates": self.bound.rates}
-        if self.contender.evaluate:
+        if evaluate := self.contender.evaluate:
             for name, count in (("dev", self.case.shape.dev), ("glance", GLANCE)):
-                self.evaluation(count)  # the first also allocates memory
-                seconds = median(self.evaluation(count) for _ in range(EVALUATIONS))
+                self.evaluation(evaluate, count)  # the first finds its memory
+                seconds = median(self.evaluation(evaluate, count) for _ in range(EVALUATIONS))
                 found[f"{name}_seconds"] = seconds
         return found
 
-    def evaluation(self, count: int) -> float:
+    def evaluation(self, evaluate: Callable[[Batch], object], count: int) -> float:
         """Seconds to score `count` movies, as after an epoch."""
         self.synchronise()
         start = time.perf_counter()
-        self.contender.evaluate(Batch(*(column[:count] for column in self.movies)))
+        evaluate(Batch(*(column[:count] for column in self.movies)))
         return time.perf_counter() - start

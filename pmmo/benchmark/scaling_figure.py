@@ -1,16 +1,16 @@
 """The figure of time and memory against movies, width, cycles and threads, log-log."""
 
 import io
-from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from pmmo.benchmark.machine import is_busy
+from pmmo.benchmark.machine import About, is_busy
 from pmmo.benchmark.plan import LABELS
 from pmmo.core.writing import write_bytes, write_text
 from pmmo.reporting.style import (
@@ -72,12 +72,12 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
         axes.tick_params(axis="y", which="minor", labelsize=6.5)
 
 
-def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
+def draw(frame: pd.DataFrame, machine: About) -> Figure:
     """Draw time above and memory below, with one column per axis."""
     figure = Figure(figsize=(12, 6.2), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.83))
+    figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.83))
     grid = figure.subplots(2, len(AXES))
-    seen = {}
+    seen: dict[str, Artist] = {}
     for column, (axis, label) in enumerate(AXES.items()):
         part = frame[frame["axis"] == axis]
         above, below = grid[:, column]
@@ -87,7 +87,7 @@ def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
         below.set_ylabel("Peak memory, GB")
         below.set_xlabel(label)
         seen |= dict(zip(*reversed(above.get_legend_handles_labels()), strict=True))
-    figure.legend(seen.values(), seen.keys(), loc="lower center", ncols=len(seen))
+    figure.legend(list(seen.values()), list(seen), loc="lower center", ncols=len(seen))
     figure.text(0.012, 0.985, "How time and memory grow", va="top", size=10.5, weight="bold")
     about = f"Log-log. {machine['cpu']}, {machine['cores']} cores, float32, torch "
     about += f"{machine['versions']['torch']}; one thread but for the last column."
@@ -97,7 +97,7 @@ def draw(frame: pd.DataFrame, machine: Mapping[str, object]) -> Figure:
     return figure
 
 
-def write_figure(frame: pd.DataFrame, machine: Mapping[str, object], base: Path) -> None:
+def write_figure(frame: pd.DataFrame, machine: About, base: Path) -> None:
     """Write `base`.png, `base`.svg and `base`.csv."""
     with matplotlib.rc_context(STYLE):
         figure = draw(frame, machine)

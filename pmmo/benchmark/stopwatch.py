@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 
 class Stopwatch:
@@ -46,7 +47,7 @@ def timed(watch: Stopwatch, calls: Iterable[tuple[object, str, str]]) -> Iterato
 
 
 @contextmanager
-def _timed(watch: Stopwatch, owner: object, name: str, phase: str) -> Iterator[None]:
+def _timed(watch: Stopwatch, owner: Any, name: str, phase: str) -> Iterator[None]:
     is_dict = isinstance(owner, dict)
     before = owner[name] if is_dict else getattr(owner, name)
     own = is_dict or name in vars(owner)  # else it is an attribute of the class

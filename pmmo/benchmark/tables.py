@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from pmmo.benchmark.cases import PHASES
 from pmmo.benchmark.goals import Goal, goals
-from pmmo.benchmark.machine import is_busy
+from pmmo.benchmark.machine import About, is_busy
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, Plan
 from pmmo.core.writing import write_json, write_text
@@ -48,11 +49,11 @@ def mode(result: Result) -> str:
     return f"{case.threads} thread{'s' if case.threads > 1 else ''}"
 
 
-def facts(result: Result) -> dict[str, object]:
+def facts(result: Result) -> dict[str, Any]:
     """One line of the CSV; values that were not measured are None."""
     case, ms = result.case, [1e3 * seconds for seconds in result.seconds]
     measured = bool(ms)
-    line = {
+    line: dict[str, Any] = {
         "contender": case.contender,
         "label": LABELS[case.contender],
         "width": case.settings.width,
@@ -79,7 +80,7 @@ def facts(result: Result) -> dict[str, object]:
     return line | {"error": result.error}
 
 
-def cells(line: Mapping[str, object], result: Result) -> list[str]:
+def cells(line: Mapping[str, Any], result: Result) -> list[str]:
     """The same line as cells of the Markdown table."""
     start = [str(line["label"]), f"{line['width']:,}", mode(result)]
     if result.error:
@@ -117,7 +118,7 @@ def bound_line(result: Result) -> str:
     )
 
 
-def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
+def hardware(about: About, results: Sequence[Result]) -> list[str]:
     """Machine, versions and mode, one line each."""
     matmul = sorted({r.facts["matmul"] for r in results if "matmul" in r.facts})
     first = next(r for r in results if r.case.contender == "pmmo")
@@ -134,7 +135,7 @@ def hardware(about: Mapping[str, object], results: Sequence[Result]) -> list[str
     ]
 
 
-def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
+def beside(about: About, results: Sequence[Result]) -> list[str]:
     """Lines about the time that training spends outside its steps."""
     lines = [
         f"- Start of a training stage, until it could read its movies: "
@@ -151,7 +152,7 @@ def beside(about: Mapping[str, object], results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def busy(about: Mapping[str, object]) -> list[str]:
+def busy(about: About) -> list[str]:
     """A warning if other work may have run during the benchmark."""
     if not is_busy(about):
         return []
@@ -161,7 +162,7 @@ def busy(about: Mapping[str, object]) -> list[str]:
     ]
 
 
-def markdown(plan: Plan, about: Mapping[str, object], results: Sequence[Result]) -> str:
+def markdown(plan: Plan, about: About, results: Sequence[Result]) -> str:
     shape, case = plan.shape, results[0].case
     data = 4 * shape.movies * (shape.text + shape.image + shape.genres) / 1e9
     rows = [cells(facts(result), result) for result in results]
@@ -198,7 +199,7 @@ def markdown(plan: Plan, about: Mapping[str, object], results: Sequence[Result])
     )
 
 
-def write(folder: Path, plan: Plan, about: Mapping[str, object], results: Sequence[Result]) -> None:
+def write(folder: Path, plan: Plan, about: About, results: Sequence[Result]) -> None:
     """Write benchmark.json, .csv and .md into `folder`."""
     lines = [facts(result) for result in results]
     found = [asdict(goal) | {"met": goal.met} for goal in goals(plan, results)]

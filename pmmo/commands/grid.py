@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pmmo.core.errors import PmmoError
 
@@ -72,7 +73,8 @@ def environment() -> dict[str, str]:
 
 def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
     """Run DVC once per command, `jobs` at a time; PmmoError names the failed commands."""
-    waiting, running, failed = list(commands), {}, []
+    waiting, failed = list(commands), []
+    running: dict[tuple[str, ...], tuple[subprocess.Popen, threading.Thread]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -105,13 +107,13 @@ def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]
         text=True,
         start_new_session=True,  # so that `stop` alone interrupts it and its children, once
     )
-    echo = threading.Thread(target=print_lines, args=(process, command[-1]), daemon=True)
+    echo = threading.Thread(target=print_lines, args=(process.stdout, command[-1]), daemon=True)
     echo.start()
     return process, echo
 
 
-def print_lines(process: subprocess.Popen, name: str) -> None:
-    with process.stdout as lines:
+def print_lines(output: IO[str], name: str) -> None:
+    with output as lines:
         for line in lines:
             if line.strip():
                 print(f"[{name}] {line.rstrip()}", flush=True)

@@ -6,14 +6,19 @@
 import json
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pmmo.core.errors import PmmoError
 
-SYSTEMS = ("pmmo", "mmo", "gmu", "released")
-ELBOS = ("v1", "v2", "kl")
-PENALTIES = ("none", "l1", "l2")
-PRECISIONS = ("float32", "tf32", "bf16")
+System = Literal["pmmo", "mmo", "gmu", "released"]
+Elbo = Literal["v1", "v2", "kl"]
+Penalty = Literal["none", "l1", "l2"]
+Precision = Literal["float32", "tf32", "bf16"]
+
+SYSTEMS = get_args(System)
+ELBOS = get_args(Elbo)
+PENALTIES = get_args(Penalty)
+PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -79,15 +84,17 @@ class Settings:
 
     name: str
     label: str
-    system: str = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
+    system: System = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
     width: int = setting(Rule(kind=int, low=1), ALL)
     # module A and its objective
-    elbo: str = setting(Rule(ELBOS), ("pmmo",))
-    penalty: str = setting(Rule(PENALTIES), ("pmmo",))
+    elbo: Elbo = setting(Rule(ELBOS), ("pmmo",))
+    penalty: Penalty = setting(Rule(PENALTIES), ("pmmo",))
     gate_input: str = setting(Rule(("outputs", "inputs")), OURS)
     readout: str = setting(Rule(("own", "classifier")), FUSED)
     classifier_gradient: str = setting(Rule(("flows", "detached")), FUSED)
-    kl_weight: str | float = setting(Rule(("exact", "per_weight"), float, low=0.0), ("pmmo",))
+    kl_weight: Literal["exact", "per_weight"] | float = setting(
+        Rule(("exact", "per_weight"), float, low=0.0), ("pmmo",)
+    )
     anneal_from: float = setting(Rule(kind=float, low=0.0, high=1.0), ("pmmo",))
     penalty_weight: float = setting(Rule(kind=float, low=0.0), ("pmmo",))
     penalty_on: str = setting(Rule(("loc", "loc_and_scale")), ("pmmo",))
@@ -111,7 +118,7 @@ class Settings:
     dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)
     batch_norm: bool = setting(Rule(TRUTH), ALL)
     batch_norm_eval: str = setting(Rule(("evaluation_set", "running")), ALL)
-    max_norm: str | float = setting(Rule(("none",), float, above=0.0), OURS)
+    max_norm: Literal["none"] | float = setting(Rule(("none",), float, above=0.0), OURS)
     bce: str = setting(Rule(("mean", "sum")), ALL)
     # optimisation and evaluation
     learning_rate: float = setting(Rule(kind=float, above=0.0), ALL)
@@ -126,8 +133,8 @@ class Settings:
     cycles: int = setting(Rule(kind=int, low=1), ALL)
     seed: int = setting(Rule(kind=int, low=0), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
-    precision: str = setting(Rule(PRECISIONS), OURS)
-    cycles_together: str | int = setting(Rule(("auto",), int, low=1), OURS)
+    precision: Precision = setting(Rule(PRECISIONS), OURS)
+    cycles_together: Literal["auto"] | int = setting(Rule(("auto",), int, low=1), OURS)
     compile: bool = setting(Rule(TRUTH), ("pmmo",))
 
     def __post_init__(self) -> None:

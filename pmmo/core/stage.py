@@ -36,7 +36,7 @@ def way_back() -> str:
     if not PARAMS.exists():
         return ""
     show_as_changed(PARAMS)
-    command = ["git", "diff", "--quiet", "HEAD", "--", PARAMS]
+    command = ["git", "diff", "--quiet", "HEAD", "--", str(PARAMS)]
     try:
         code = subprocess.run(command, capture_output=True, check=False).returncode
     except OSError:  # no git

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import CATALOGUE
+from pmmo.core.names import CATALOGUE, Provenance
 from pmmo.data.value_checks import all_finite, check_finite, check_ids, check_labels, nan_rows
 from pmmo.hdf5.layout import Column, Layout
 from pmmo.hdf5.layout_checks import Refusal, check_layout
@@ -109,7 +109,7 @@ def _write_tensor(
     return noted
 
 
-def _unknown(source: LocalFile, layout: Layout) -> Mapping[str, object]:
+def _unknown(source: LocalFile, layout: Layout) -> Provenance:
     return {
         "kind": "file",
         "source": source.name,

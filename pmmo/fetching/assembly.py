@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.names import Provenance
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.writer import allocate_movies, write_provenance
 
@@ -45,7 +46,7 @@ def assemble(
     name: str,
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
-) -> dict[str, object]:
+) -> Provenance:
     """Write the columns of `layout`, with the bytes from `read`, to a temporary file; rename it.
 
     Returns the provenance of `target`: `kind`, `source` and the hashes. It does not change from
@@ -96,7 +97,7 @@ def check_pins(hashes: Mapping[str, str], pins: Mapping[str, str], name: str) ->
 
 def _provenance(
     layout: Layout, kind: str, source: str, hashes: Mapping[str, str], pins: Mapping[str, str]
-) -> dict[str, object]:
+) -> Provenance:
     if (layout.provenance or {}).get("kind") == "synthetic":
         kind = "synthetic"  # a copy of synthetic movies stays synthetic
     pinned = set(pins) == set(COLUMNS)

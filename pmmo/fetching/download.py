@@ -48,9 +48,8 @@ def download(
     """
     folder = folder_of(work, url)
     for left in reversed(range(RESTARTS)):
-        options = {"allow_full_download": allow_full_download, "patience": patience}
         try:
-            with HttpFile(url, **options) as file:
+            with HttpFile(url, allow_full_download=allow_full_download, patience=patience) as file:
                 return _download(file, folder, target, pins, limit)
         except Changed as change:
             shutil.rmtree(folder, ignore_errors=True)

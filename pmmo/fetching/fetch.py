@@ -4,15 +4,17 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.names import Provenance
 from pmmo.fetching.assembly import WrongHash, assemble, temporary
 from pmmo.fetching.download import download, folder_of
 from pmmo.fetching.http_session import Patience, Unusable
-from pmmo.hdf5.layout import COLUMNS
+from pmmo.hdf5.layout import COLUMNS, Column
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
@@ -33,7 +35,7 @@ def fetch(
     allow_full_download: bool = False,
     work: Path = WORK,
     patience: Patience | None = None,
-) -> dict[str, object]:
+) -> Provenance:
     """Write the four columns and the split of `source` to `target`; return its provenance.
 
     `source` is `synthetic` (with `rows` and `seed`), `mmimdb` (the published file, from the first
@@ -49,7 +51,7 @@ def fetch(
         raise PmmoError("data.mirrors is empty; data.source: mmimdb needs one (params.yaml).")
     with _ready(target, work):
         if source == "synthetic":
-            found = _fetch_synthetic(target, rows, seed, limit)
+            found = _fetch_synthetic(target, rows or 0, seed or 0, limit)
         elif urls:
             found = _fetch_urls(target, urls, work, pins, limit, allow_full_download, patience)
         else:
@@ -72,7 +74,7 @@ def _fetch_urls(
     limit: float,
     allow_full_download: bool,
     patience: Patience | None,
-) -> dict[str, object]:
+) -> Provenance:
     """Fetch from the first address with a valid file; bytes of two addresses never mix."""
     reasons = []
     for url in urls:
@@ -89,7 +91,7 @@ def _fetch_urls(
             return assemble(
                 target,
                 layout,
-                lambda column, parts=parts: _whole(parts[column.name]),
+                partial(_part, parts),
                 kind="http",
                 source=name,
                 name=name,
@@ -108,8 +110,8 @@ def _fetch_urls(
     raise PmmoError(" ".join(reasons))
 
 
-def _whole(part: Path) -> Iterator[memoryview]:
-    with LocalFile(part) as file:
+def _part(parts: Mapping[str, Path], column: Column) -> Iterator[memoryview]:
+    with LocalFile(parts[column.name]) as file:
         yield from file.stream(0, file.size)
 
 
@@ -162,7 +164,7 @@ def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
     return pins
 
 
-def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[str, object]:
+def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> Provenance:
     from pmmo.fetching.synthetic import write_synthetic  # imported only for this source
 
     whole = target.with_name(target.name + ".synthetic.tmp")
@@ -175,7 +177,7 @@ def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[s
 
 def _fetch_file(
     target: Path, path: Path, kind: str, source: str, pins: Mapping[str, str], limit: float
-) -> dict[str, object]:
+) -> Provenance:
     remedy = "Check data.source in params.yaml and that you may read it."
     if not path.is_absolute():
         remedy += (

@@ -44,7 +44,7 @@ class Patience:
             self.tries - 1,
             backoff_factor=self.backoff,
             backoff_max=self.backoff_max,
-            retry_after_max=self.retry_after_max,
+            retry_after_max=self.retry_after_max,  # type: ignore[arg-type] # takes fractions, too
         )
 
 
@@ -123,7 +123,8 @@ def new_session() -> requests.Session:
     session.mount("https://", _Adapter(max_retries=0))
     session.auth = lambda request: request  # prevents requests from reading .netrc
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pmmo"}
+    session.headers.clear()
+    session.headers.update({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pmmo"})
     return session
 
 
@@ -150,7 +151,7 @@ def get(session: requests.Session, url: str, headers: dict, patience: Patience):
 
     Raises Fault if a retry may help, and Unusable if it will not.
     """
-    seen = set()
+    seen: set[str] = set()
     while True:
         check_address(url)
         if url in seen or len(seen) > REDIRECTS:

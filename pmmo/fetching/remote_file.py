@@ -8,6 +8,7 @@ its start and the bytes that are not needed are discarded.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import requests
 
@@ -56,6 +57,9 @@ class Body:
         self.speed.moved(len(data))
         self.position += len(data)
         return data
+
+
+Result = TypeVar("Result")
 
 
 class HttpFile:
@@ -136,6 +140,7 @@ class HttpFile:
                 raise Unusable(f"{self.name}: the file there is empty.")
             self.ranges = response.status_code == 206
             if self.ranges:
+                size: int | None
                 start, stop, size = self._content_range(response)
                 end = min(BLOCK, size)
                 if (start, stop) != (0, end):
@@ -250,7 +255,7 @@ class HttpFile:
     def _tries(self) -> Tries:
         return Tries(self.patience, self.name)
 
-    def _persist(self, attempt: Callable[[], bytes], tries: Tries) -> bytes:
+    def _persist(self, attempt: Callable[[], Result], tries: Tries) -> Result:
         """The result of `attempt`, repeated after each Fault while `tries` has tries left."""
         while True:
             try:
@@ -291,6 +296,7 @@ class HttpFile:
     def stream(self, offset: int, length: int) -> Iterator[memoryview]:
         """The bytes from `offset` on, as they arrive; resumes after a broken connection."""
         position, end = offset, offset + length
+        body: Body | None = None
 
         def portion() -> bytes:
             nonlocal body
@@ -304,7 +310,6 @@ class HttpFile:
                 body = None
                 raise
 
-        body: Body | None = None
         tries = self._tries()
         try:
             while position < end:

@@ -109,7 +109,7 @@ def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
                 "source": f"synthetic movies of pmmo, {rows} rows, seed {seed}",
                 "rows": rows,
                 "seed": seed,
-                "sha256": {name: hashlib.sha256(c).hexdigest() for name, c in columns.items()},
+                "sha256": {name: hashlib.sha256(c.data).hexdigest() for name, c in columns.items()},
                 "pinned": False,
                 "note": NOTE,
             },

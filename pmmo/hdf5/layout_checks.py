@@ -182,7 +182,7 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
 def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:
     """Bounds of train, dev and test, equal for all columns; together they cover all rows once."""
     where = "file attribute 'split'"
-    records = found.get("value")
+    records = found.get("value", ())
     if "error" in found or isinstance(records, str):
         raise Refusal(name, f"{where} {records or 'cannot be read: ' + found['error']}.")
     bounds: dict[str, dict[str, tuple[int, int]]] = {}

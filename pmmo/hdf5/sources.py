@@ -19,8 +19,11 @@ class BadFile(PmmoError):
 class Source(Protocol):
     """A file with random access. A view from `stream` is valid until the next one."""
 
-    name: str
-    size: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
 
     def read(self, offset: int, length: int) -> bytes: ...
 

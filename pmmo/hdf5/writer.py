@@ -83,7 +83,7 @@ def write_movies(
     text: np.ndarray,
     image: np.ndarray,
     genres: np.ndarray,
-    ids: Sequence[bytes],
+    ids: Sequence[bytes] | np.ndarray,
     genre_names: Sequence[str],
     splits: Mapping[str, tuple[int, int]],
     provenance: Mapping[str, object] | None = None,

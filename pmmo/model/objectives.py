@@ -6,18 +6,15 @@ are both per movie. Values are scalars, or (C,) for cycles that are trained toge
 """
 
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pmmo.config.settings import Elbo, Penalty
 from pmmo.kernels.laplace_blocks import Norm
 from pmmo.kernels.laplace_weights import WeightPosterior, WeightPrior
-
-Elbo = Literal["v1", "v2", "kl"]
-Penalty = Literal["none", "l1", "l2"]
 
 
 def latent_sites(guide_trace: Trace) -> list[str]:

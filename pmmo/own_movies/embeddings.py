@@ -61,7 +61,8 @@ def find_embedding(table: Table, name: str, option: str) -> Embedding:
         )
     kind = table.types[name]
     if is_list(kind) and is_number(kind.value_type):
-        read, measure = read_lists, len
+        read: Callable[..., np.ndarray] = read_lists
+        measure: Callable[..., int] | None = len
     elif is_text(kind):
         read, measure = read_cells, None
     else:

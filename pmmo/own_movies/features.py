@@ -104,7 +104,7 @@ def open_features(
     with LocalFile(path) as source:
         facts = inspect(source)
         if split is None:
-            columns = check_features(facts, source.name, source.size)
+            columns: Mapping[str, Column] = check_features(facts, source.name, source.size)
             rows = range(columns["imdb_ids"].shape[0])
         else:
             layout = check_layout(facts, source.name, source.size, ANY_SIZE)

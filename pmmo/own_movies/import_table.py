@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import SPLITS
+from pmmo.core.names import SPLITS, Provenance
 from pmmo.core.progress import Progress
 from pmmo.core.writing import growing
 from pmmo.data.extract import chunks
@@ -115,7 +115,7 @@ def read_catalogue(table: Table, id: str, genres: str | None, separator: str) ->
             name = checked_id(name, Place(table.path, row), id, rows)
             rows[name] = row
             place = Place(table.path, row, name)
-            if rest:
+            if genres is not None:
                 labels.append(genres_of(rest[0], separator, place, genres, spelled))
             if len(rest) > 1:
                 splits.append(checked_split(rest[1], place))
@@ -303,7 +303,7 @@ def read_back(path: Path, *, labelled: bool) -> None:
                 check_labels(rows, first, source.name, names)
 
 
-def provenance(table: Path, catalogue: Catalogue, plan: Plan, seed: int) -> dict[str, object]:
+def provenance(table: Path, catalogue: Catalogue, plan: Plan, seed: int) -> Provenance:
     note = "Made from a table by `python -m pmmo import`"
     if plan.splits:
         drawn = f"at random, seed {seed}" if catalogue.splits is None else "by its column"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +17,16 @@ from pmmo.model.systems import Sizes, System
 
 VALUES, CARD = "model.safetensors", "model.json"
 REMEDY = "Copy it again from where it was trained, or have `dvc repro` make it anew."
+
+
+class Card(TypedDict):
+    """model.json, checked."""
+
+    settings: Settings
+    sizes: Sizes
+    genres: tuple[str, ...]
+    nan_text: str
+    cycle: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ def load_model(path: Path, device: torch.device) -> Model:
     )
 
 
-def _read_card(path: Path) -> dict[str, object]:
+def _read_card(path: Path) -> Card:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if missing := {"settings", "sizes", "cycle", "genres", "nan_text"} - set(card):
@@ -89,7 +100,7 @@ def _read_values(path: Path) -> dict[str, Tensor]:
         raise PmmoError(f"{path}: is no safetensors file, or damaged ({error}). {REMEDY}") from None
 
 
-def _check_shapes(card: dict[str, object], state: dict[str, Tensor], folder: Path) -> None:
+def _check_shapes(card: Card, state: dict[str, Tensor], folder: Path) -> None:
     """PmmoError where the values are not those of the card's system; nothing large is built yet."""
     with torch.device("meta"), torch.random.fork_rng():
         wanted = build_system(card["settings"], card["sizes"]).state_dict()

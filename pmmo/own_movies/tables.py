@@ -94,7 +94,7 @@ def unreadable(path: Path, error: Exception) -> PmmoError:
     )
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Iterable[str], most: int = 8) -> str:
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more

@@ -109,7 +109,7 @@ def gates(numbers: Mapping) -> Drawn:
     names = [name for name in SYSTEMS if numbers["gates"].get(name)]
     height = 1.6 + 0.19 * len(genres)
     figure = Figure(figsize=(8.2, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.8 / height))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.8 / height))
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     place = np.arange(len(genres))
     frames = []

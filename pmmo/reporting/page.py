@@ -42,10 +42,10 @@ def inline_svg(name: str, svg: bytes) -> str:
     text = re.sub(r'(?<= id=")|(?<=url\(#)|(?<=href="#)', f"{name}-", text)
     for colour, variable in COLOURS.items():
         text = text.replace(colour, variable)
-    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', text)
-    width = float(box.group(1))  # below 0.75 of it the text is too small, so the figure scrolls
+    box, wide = re.findall(r'(viewBox="0 0 ([\d.]+) [\d.]+")', text)[0]
+    width = float(wide)  # below 0.75 of it the text is too small, so the figure scrolls
     opening = (
-        f'<svg {box.group()} style="max-width:{width:g}pt;min-width:{0.75 * width:.0f}pt" '
+        f'<svg {box} style="max-width:{width:g}pt;min-width:{0.75 * width:.0f}pt" '
         f'role="img" aria-label="{ALT[name]}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     return opening + text[text.index(">") + 1 :]

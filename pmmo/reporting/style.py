@@ -8,6 +8,7 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def smaller_png(png: bytes) -> bytes:
 
 INK, GRID, PAPER = "#1f2328", "#d5d9de", "#ffffff"  # the page recolours these three
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c9198"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 9.5,
@@ -96,7 +97,7 @@ def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> No
 def canvas(width: float, height: float, lines: int = 1) -> tuple[Figure, Axes]:
     """A figure with one axes and room above it for the title and `lines` of detail."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - (0.42 + 0.17 * lines) / height))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (0.42 + 0.17 * lines) / height))
     return figure, figure.add_subplot()
 
 
@@ -113,7 +114,7 @@ def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figur
     lines = -(-len(names) // columns)
     total = 1.05 + height * lines
     figure = Figure(figsize=(1.0 + 2.0 * columns, total), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - 0.78 / total))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.78 / total))
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(names) :]:
         axes.set_axis_off()

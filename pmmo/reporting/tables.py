@@ -38,9 +38,9 @@ def score_rows(
         for average in AVERAGES:
             theirs = getattr(printed[name], average) if name in printed else None
             entry = numbers["scores"][name]["test"][average] if variant else None
-            gap = entry["mean"] - theirs if variant and theirs is not None else None
+            gap = entry["mean"] - theirs if entry and theirs is not None else None
             line += [
-                spread(entry) if variant else NOT_RUN,
+                spread(entry) if entry else NOT_RUN,
                 number(theirs),
                 number(gap, sign=True),
             ]
@@ -69,7 +69,7 @@ def score_table(name: str, title: str, first: str, printed: Callable, notes=()) 
         if not theirs:  # no published score to compare with
             rows = [(line[0], *line[1::3]) for line in rows]
             header = (first, *(average.capitalize() for average in AVERAGES))
-            groups = (("", 1), ("Test F-score, ours", len(AVERAGES)))
+            groups: tuple[tuple[str, int], ...] = (("", 1), ("Test F-score, ours", len(AVERAGES)))
             return Table(name, title, header, tuple(rows), frame, OURS + tuple(notes), groups)
         header = (first, *(text for _ in AVERAGES for text in ("ours", "paper", "diff.")))
         groups = (("", 1), *((average.capitalize(), 3) for average in AVERAGES))
@@ -126,7 +126,7 @@ def claims(numbers: Mapping) -> Table:
         f"{sum(c['verdict'] == verdict for c in numbers['claims'])} {plural}"
         for verdict, plural in VERDICTS.items()
     ]
-    notes = (
+    notes: tuple[str, ...] = (
         f"Verdicts: {', '.join(tally)}.",
         f"A claim holds when its whole {numbers['intervals']['level']:.0%} interval lies above 0 "
         "(genres: above half of them; ratio: above 1), does not hold when it lies below, and is "

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pmmo.config.settings import Settings
+from pmmo.training.hardware import Machine
 from pmmo.training.loop import Cycle
-from pmmo.training.ray_tasks import Machine
 
 
 def cycle_key(settings: Settings, data: Path) -> str:
@@ -23,7 +23,7 @@ def cycle_key(settings: Settings, data: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     for name in sorted(n for n in sys.modules if n.split(".")[0] == "pmmo"):
-        digest.update(Path(sys.modules[name].__file__).read_bytes())
+        digest.update(Path(str(sys.modules[name].__file__)).read_bytes())
     return digest.hexdigest()[:16]
 
 

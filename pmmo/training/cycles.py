@@ -13,10 +13,10 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.progress import Monitor
 from pmmo.training.cycle_store import load_cycle, save_cycle
-from pmmo.training.hardware import describe
+from pmmo.training.hardware import Machine, describe
 from pmmo.training.local_processes import side_by_side, words
 from pmmo.training.loop import Cycle, Report, Splits, train_cycles
-from pmmo.training.ray_tasks import Cluster, Machine, run_on_ray
+from pmmo.training.ray_tasks import Cluster, run_on_ray
 
 
 def run_cycles(

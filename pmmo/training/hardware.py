@@ -3,6 +3,7 @@
 import os
 import platform
 from pathlib import Path
+from typing import TypedDict
 
 import pyro
 import torch
@@ -24,7 +25,24 @@ def in_words(precision: str | None) -> str:
     return f"float32, matmul {torch.get_float32_matmul_precision()}"
 
 
-def describe(device: torch.device, workers: int, precision: str | None = None) -> dict[str, object]:
+class Machine(TypedDict):
+    """Where cycles were trained."""
+
+    device: str
+    cpu: str
+    cores: int | None
+    gpu: str | None
+    workers: int
+    threads: int
+    precision: str
+    python: str
+    torch: str
+    pyro: str
+    cuda: str | None
+    platform: str
+
+
+def describe(device: torch.device, workers: int, precision: str | None = None) -> Machine:
     """Versions and hardware, for the reports."""
     return {
         "device": device.type,

@@ -4,8 +4,10 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import Process, get_context
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 from pmmo.core.errors import PmmoError
 from pmmo.training.loop import Report
@@ -28,20 +30,21 @@ def side_by_side(
     """
     context = get_context("fork")
     waiting = list(groups)
-    running: dict[Connection, tuple[list[int], Process]] = {}
+    running: dict[Any, tuple[list[int], BaseProcess]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < workers:
                 group = waiting.pop(0)
                 reader, writer = context.Pipe(duplex=False)
-                process = context.Process(
+                process: BaseProcess = context.Process(
                     target=in_child, args=(train, group, writer, os.getpid()), daemon=True
                 )
                 with undisturbed():
                     process.start()
                 writer.close()
                 running[reader] = (group, process)
-            for reader in wait(list(running)):
+            ready: list[Any] = list(wait(list(running)))
+            for reader in ready:
                 group, process = running[reader]
                 try:
                     message = reader.recv()

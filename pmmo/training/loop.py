@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,11 +23,23 @@ Report = Callable[[int, int, float], None]  # (cycle, epoch from 1, dev weighted
 Splits = Mapping[str, Batch]  # train, dev, test
 
 
+class Summary(TypedDict):
+    """Of one cycle: F-scores by average, and by genre."""
+
+    cycle: int
+    seed: int
+    best_epoch: int  # from 1
+    dev: dict[str, float]
+    test: dict[str, float]
+    dev_per_genre: list[float]
+    test_per_genre: list[float]
+
+
 @dataclass(frozen=True)
 class Cycle:
     """What one cycle leaves behind; tensors are on the CPU."""
 
-    summary: dict[str, object]  # cycle, seed, best_epoch, dev, test, dev_per_genre, …
+    summary: Summary
     curves: list[dict[str, float]]  # one row per epoch
     predictions: dict[str, Tensor]
     state: dict[str, Tensor]  # the kept epoch's parameters and buffers
@@ -48,6 +61,11 @@ def batches(movies: int, batch_size: int, generator: torch.Generator) -> list[Te
     return list(order.tensor_split(-(-movies // batch_size)))
 
 
+def by_cycle(parts: Sequence[Tensor]) -> Tensor:
+    """Row numbers (C, B) of a batch of each of C cycles, or (B,) of one cycle."""
+    return torch.stack(list(parts)) if len(parts) > 1 else parts[0]
+
+
 def train_epoch(
     system: System, train: Batch, epoch: int, generators: Sequence[torch.Generator]
 ) -> list[dict[str, float]]:
@@ -60,7 +78,7 @@ def train_epoch(
     sums: dict[str, Tensor | float] = {}
     orders = [batches(len(train.text), system.settings.batch_size, g) for g in generators]
     for parts in zip(*orders, strict=True):
-        rows = torch.stack(parts) if len(parts) > 1 else parts[0]  # (C, B), or (B,) of one cycle
+        rows = by_cycle(parts)
         batch = Batch(*(column[rows] for column in train))
         terms = system.train_step(batch, epoch)
         for name, value in terms.items():
@@ -169,7 +187,7 @@ class Course:
             means=(train.text.mean(0), train.image.mean(0)),
             seed=self.seed,
         )
-        summary: dict[str, object] = {
+        summary: dict[str, Any] = {
             "cycle": self.cycle,
             "seed": self.seed,
             "best_epoch": self.best_epoch,

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.model.systems import Batch
 from pmmo.training.device import prepare_process
-from pmmo.training.hardware import describe
+from pmmo.training.hardware import Machine, describe
 from pmmo.training.loop import Cycle, train_cycle
 
 RETRIES = 3  # of a cycle whose worker died
@@ -32,7 +33,6 @@ SECONDS_TO_CONNECT = 10.0
 SECONDS_BETWEEN_LOOKS = 1.0  # at the progress of running cycles
 
 Columns = Mapping[str, tuple[np.ndarray, ...]]  # split -> (text, image, genres)
-Machine = dict[str, object]  # `describe` of where a cycle was trained
 OnEpoch = Callable[[int, float], None]  # (cycle, dev weighted F1)
 
 
@@ -87,7 +87,7 @@ def connected(engine: Engine, device: str) -> Iterator[Cluster]:
 
 def knock(engine: Engine) -> None:
     """OSError if nothing listens at the engine's address: Ray itself would try for ever."""
-    if engine.address != "auto":
+    if engine.address and engine.address != "auto":
         host, port = engine.address.removeprefix("ray://").rsplit(":", 1)
         socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
 
@@ -159,7 +159,7 @@ def run_on_ray(
         ray.kill(progress)
 
 
-def result(ray: ModuleType, reference: object, cycle: int) -> tuple[Cycle, Machine]:
+def result(ray: ModuleType, reference: Any, cycle: int) -> tuple[Cycle, Machine]:
     """What a task returned; PmmoError with its own message, or if Ray lost it."""
     try:
         return ray.get(reference)
@@ -174,7 +174,7 @@ def result(ray: ModuleType, reference: object, cycle: int) -> tuple[Cycle, Machi
         ) from error
 
 
-def start_progress(ray: ModuleType) -> object:
+def start_progress(ray: ModuleType) -> Any:
     """An actor that collects (cycle, epoch, dev F1) from the workers until they are taken."""
 
     class Progress:  # here, not in the module: its process then imports no torch
@@ -191,7 +191,7 @@ def start_progress(ray: ModuleType) -> object:
     return ray.remote(num_cpus=0, max_restarts=-1)(Progress).remote()
 
 
-def take(ray: ModuleType, progress: object) -> list[tuple[int, int, float]]:
+def take(ray: ModuleType, progress: Any) -> list[tuple[int, int, float]]:
     """What was told since the last time; nothing while the actor's node is down."""
     try:
         return ray.get(progress.take.remote(), timeout=30.0)
@@ -206,7 +206,7 @@ def train_there(
     device: str,
     slots: int,
     version: str,
-    progress: object,
+    progress: Any,
 ) -> tuple[Cycle, Machine]:
     """On a worker: one cycle, prepared as the training stage prepares itself."""
     if (found := public_version(torch.__version__)) != version:

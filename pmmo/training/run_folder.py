@@ -3,9 +3,11 @@
 import csv
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import save_file
@@ -16,12 +18,23 @@ from pmmo.core.writing import write_json, write_text
 from pmmo.data.movies import Movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
-from pmmo.training.loop import Cycle, Splits, sizes_of
+from pmmo.training.loop import Cycle, Splits, Summary, sizes_of
 
 COLUMNS = ("cycle", "epoch", *CURVES)
 
 
-def unite(machines: list[dict[str, object]]) -> dict[str, object]:
+class RunSummary(TypedDict):
+    """summary.json."""
+
+    name: str
+    label: str
+    rows: dict[str, int]  # movies of each split
+    parameters: int
+    random_weights: int
+    cycles: list[Summary]
+
+
+def unite(machines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One description of the machines that trained a row: differing entries are joined by +."""
     united = {}
     for key in machines[0]:
@@ -40,13 +53,13 @@ def write_run(
     settings: Settings,
     cycles: list[Cycle],
     splits: Splits,
-    environment: dict[str, object],
+    environment: dict[str, Any],
     movies: Movies,
     output: Path,
-) -> dict[str, object]:
+) -> RunSummary:
     """The files of a row, under a temporary name first; returns the summary."""
     system = empty_system(settings, splits)
-    summary = {
+    summary: RunSummary = {
         "name": settings.name,
         "label": settings.label,
         "rows": {name: len(batch.text) for name, batch in splits.items()},
@@ -73,7 +86,7 @@ def write_run(
     return summary
 
 
-def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, object]:
+def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, Any]:
     """What it takes to rebuild the best cycle's model: settings and sizes."""
     return {
         "settings": asdict(settings),
@@ -84,7 +97,7 @@ def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, obj
     }
 
 
-def data_card(movies: Movies) -> dict[str, object]:
+def data_card(movies: Movies) -> dict[str, Any]:
     """What a prediction must know of the data: genres in the order of the outputs, text, origin."""
     return {
         "genres": list(movies.genre_names),

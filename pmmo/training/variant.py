@@ -18,7 +18,7 @@ from pmmo.training.cycles import run_cycles
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.loop import Splits
 from pmmo.training.ray_tasks import connected
-from pmmo.training.run_folder import unite, write_run
+from pmmo.training.run_folder import RunSummary, unite, write_run
 
 STORE = Path(".work/cycles")  # finished cycles of unfinished rows
 WORKERS = "PMMO_WORKERS"  # environment: cycles side by side on a CPU; changes no number
@@ -26,7 +26,7 @@ WORKERS = "PMMO_WORKERS"  # environment: cycles side by side on a CPU; changes n
 
 def train_row(
     settings_file: Path, data: Path, output: Path, engine: Engine | None = None
-) -> dict[str, object]:
+) -> RunSummary:
     """Train the row of a settings file on the tensors in `data`; returns its summary.
 
     `output` appears whole or not at all. Finished cycles survive a kill and are taken up again,
@@ -72,5 +72,7 @@ def number_of_workers(settings: Settings, device: torch.device) -> int:
     """One process per core on a CPU, at most one per cycle; one process on a GPU."""
     if device.type != "cpu":
         return 1
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    available = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(settings.cycles, int(os.environ.get(WORKERS, available)))

@@ -201,7 +201,7 @@ def test_bound_counts_by_hand():
     assert bound.traffic(case("mmo", width=10)) == 4 * 7 * (random + other)
     flop = sum(2 * 16 * i * o for i, o in sizes.values())
     assert sum(work for work, _ in bound.products(pmmo, 16)) == 3 * flop
-    bare = replace(pmmo, settings=replace(pmmo.config.settings, batch_norm=False))
+    bare = replace(pmmo, settings=replace(pmmo.settings, batch_norm=False))
     assert sum(work for work, _ in bound.products(bare, 16)) == 3 * flop - 2 * 16 * (50 + 70)
 
 
@@ -483,6 +483,12 @@ def test_cycles_are_timed_and_weighed_in_processes_of_their_own():
     seconds, peak = scaling.run_stage(row, replace(TINY, movies=128), 2, watched=True)
     assert seconds > 0
     assert 0.05 < peak < 8
+
+
+def test_a_stage_whose_process_ends_is_an_error(monkeypatch):
+    monkeypatch.setattr(scaling, "stage", print)  # ends without an answer
+    with pytest.raises(PmmoError, match="the cycles of width 8 could not be run"):
+        scaling.run_stage(replace(load_params().rows["gmu"], width=8), TINY, 1)
 
 
 def test_threads_go_up_to_all_cores(monkeypatch):
