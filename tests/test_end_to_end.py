@@ -21,11 +21,11 @@ def metrics(clone: Path, name: str) -> dict:
 
 
 def test_every_report_appears_and_names_the_data(clone):
-    for name in ("table1.md", "table2.md", "claims.md", "index.html"):
+    for name in ("tables/table1.md", "tables/table2.md", "tables/claims.md", "index.html"):
         assert "synthetic" in (clone / "reports" / name).read_text().lower()
     for number in (1, 2, 3):
         for kind in ("svg", "png", "csv"):
-            assert (clone / f"reports/figure{number}.{kind}").stat().st_size > 0
+            assert (clone / f"reports/figures/figure{number}.{kind}").stat().st_size > 0
     assert set(metrics(clone, "metrics")) == set(KEPT)
     assert not list((clone / "runs").rglob("*.tmp"))
 
@@ -51,11 +51,19 @@ def test_a_second_run_does_no_work(clone):
     assert "up to date" in text
 
 
-def test_training_again_gives_the_same_metrics_to_the_last_bit(clone):
+def test_training_again_changes_only_what_the_clock_and_the_machine_write(clone):
     metrics_before = (clone / "reports/metrics.json").read_bytes()
     predictions = (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes()
+    run(clone, "git", "checkout", "-f", ".")
     run(clone, "dvc", "repro", "-f", "-s", "train@gmu")
     run(clone, "dvc", "repro")
+    assert {line[3:] for line in run(clone, "git", "status", "--porcelain").splitlines()} <= {
+        "dvc.lock",
+        "reports/provenance.json",
+        "reports/tables/costs.md",
+        "reports/tables/costs.csv",
+        "reports/index.html",
+    }
     assert (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes() == predictions
     assert (clone / "reports/metrics.json").read_bytes() == metrics_before
 
