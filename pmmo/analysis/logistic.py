@@ -17,7 +17,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES
 
 C = 0.01  # scikit-learn's; its default, 1, scores the same on few movies and overfits many
-STEPS = 30  # of L-BFGS; more change the score by less than 0.01
+STEPS = 50  # of L-BFGS; more change the score by less than 0.001
 THRESHOLD = 0.0  # on the logit: probability 0.5
 
 

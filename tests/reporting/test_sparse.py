@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 from torch import from_numpy
 
 from pmmo.analysis.calibration import measures, reliability
+from pmmo.analysis.claims import UNDECIDED, UNTRAINED
 from pmmo.analysis.metrics import f1_per_genre, f1_scores
 from pmmo.training.evaluation import genre_scores, scores
 from stages import aggregate, report
@@ -103,4 +104,5 @@ def test_reports_come_out(tmp_path, change, genres, cycles):
     if change is not every_label:
         assert set(metrics["gmu"].values()) == {0.0}
         claim = json.loads((tmp_path / "reports/claims.json").read_text())["pmmo-beats-gmu"]
-        assert (claim["ours"], claim["verdict"]) == (0.0, "undecided")
+        assert claim["ours"] == 0
+        assert claim["verdict"] in (UNDECIDED, UNTRAINED)
