@@ -7,7 +7,8 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.stage import run
 from pmmo.core.writing import write_bytes, write_text
 from pmmo.reporting.figures import FIGURES, render, undrawn
-from pmmo.reporting.formats import to_csv, to_latex, to_markdown
+from pmmo.reporting.formats import to_csv, to_markdown
+from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import render_page, revision
 from pmmo.reporting.tables import TABLES
 

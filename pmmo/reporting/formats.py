@@ -1,4 +1,4 @@
-"""How numbers, tables and their origin are written: Markdown, CSV and LaTeX.
+"""How numbers, tables and their origin are written: Markdown and CSV; LaTeX in `latex.py`.
 
 A table's CSV is its frame (plain numbers, one fact per line); the other forms show its cells.
 Every form names the data; synthetic data is always called synthetic. Text from outside is escaped
@@ -164,59 +164,3 @@ def cell(value: object) -> object:
         return value
     text = printable(value)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
-
-
-LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"},
-        **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"},
-        **{"±": r"$\pm$", "−": "$-$", "λ": r"$\lambda$", "×": r"$\times$", "≥": r"$\ge$"},
-        **{"–": "--", "…": r"\ldots{}"},
-    }
-)
-LONG_WORD = 20  # characters; what is longer may be broken anywhere
-
-
-def latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped and its long words breakable."""
-
-    def word(match: re.Match) -> str:
-        parts = [character.translate(LATEX) for character in match.group()]
-        return (r"\allowbreak{}" if len(parts) > LONG_WORD else "").join(parts)
-
-    return re.sub(r"\S+", word, printable(text))
-
-
-def latex_number(text: str) -> str:
-    """A cell of numbers, with less room around its sign."""
-    return latex(text.replace(" ± ", "±")).replace(r"$\pm$", r"\,$\pm$\,")
-
-
-def to_latex(table: Table, numbers: Mapping) -> str:
-    """A booktabs table as wide as a text column; needs \\usepackage{booktabs}.
-
-    Where columns are in groups, a row's entries of a group stand below each other.
-    """
-    stacked = len(table.groups) > 2
-    header = [heading for heading, _ in table.groups] if stacked else list(table.header)
-    header[0] = table.header[0]
-    per_group = table.groups[-1][1] if stacked else 1
-    body = []
-    for row in table.rows:
-        for part in range(per_group):
-            label = rf"\raggedright {latex(row[0])}"
-            first = rf"\quad {latex(table.header[1 + part])}" if part else label
-            body.append((first, *map(latex_number, row[1 + part :: per_group])))
-    caption = " ".join((f"{table.title}.", *table.notes, f"Data: {source(numbers)}."))
-    heading, columns = table.groups[-1]
-    lines = [f"% {key}: {printable(value)}" for key, value in provenance(numbers).items()]
-    lines += [r"\begin{table}", r"\centering", rf"\caption{{{latex(caption)}}}"]
-    lines += [rf"\label{{tab:{table.name}}}", r"\footnotesize\setlength{\tabcolsep}{3pt}"]
-    lines += [rf"\begin{{tabular}}{{@{{}}p{{0.3\linewidth}}{'r' * (len(header) - 1)}@{{}}}}"]
-    lines += [r"\toprule"]
-    if not stacked:
-        lines += [rf" & \multicolumn{{{columns}}}{{c}}{{{latex(heading)}}} \\"]
-    lines += [" & ".join(map(latex, header)) + r" \\", r"\midrule"]
-    lines += [" & ".join(cells) + r" \\" for cells in body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])

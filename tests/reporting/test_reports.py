@@ -19,7 +19,8 @@ from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.published import paper
 from pmmo.reporting.figures import FIGURES, render
-from pmmo.reporting.formats import number, to_latex, to_markdown
+from pmmo.reporting.formats import number, to_markdown
+from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import revision
 from pmmo.reporting.tables import table1, table2
 from stages import aggregate, report
