@@ -20,6 +20,10 @@ def metrics(clone: Path, name: str) -> dict:
     return json.loads((clone / "reports" / f"{name}.json").read_text())
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_every_report_appears_and_names_the_data(clone):
     for name in ("tables/table1.md", "tables/table2.md", "tables/claims.md", "index.html"):
         assert "synthetic" in (clone / "reports" / name).read_text().lower()
@@ -106,12 +110,12 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, says):
-    before = {path: path.read_bytes() for path in (clone / "reports").iterdir()}
+    before = contents(clone / "reports")
     text = run(clone, "dvc", "exp", "run", "-S", override, ok=False)
     assert all(word in text for word in says), text
     assert "Running stage 'experiment'" not in text
     assert "Running stage 'train" not in text
-    assert {path: path.read_bytes() for path in (clone / "reports").iterdir()} == before
+    assert contents(clone / "reports") == before
     assert "Nothing was trained" in text
     # the remedy that the message names puts everything back
     assert "git restore params.yaml" in text

@@ -142,9 +142,13 @@ def to_markdown(table: Table, numbers: Mapping) -> str:
     return "\n".join(lines + [f"- {key}: {markdown(value)}" for key, value in facts])
 
 
+# of Markdown; an underscore inside a word and an ampersand of no entity are plain text
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+
+
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is, in a cell too."""
-    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", printable(text))
+    return MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def to_csv(table: Table, numbers: Mapping) -> str:

@@ -93,6 +93,7 @@ def test_markdown_keeps_its_columns_and_shows_names_as_they_are(root):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, name
         assert not re.search(r"(?<!\\)<i>", text), name
     assert markdown(r"$\foo$") == r"\$\\foo\$"
+    assert markdown("a_b.hdf5 _c_ R&B &amp;") == r"a_b.hdf5 \_c\_ R&B \&amp;"
     assert r"GMU \$\\alpha\$ \| \<i\>x\</i\>" in reports(root, "md")["table1.md"]
 
 
