@@ -8,7 +8,7 @@ from pmmo.analysis.claims import as_metrics, judge_all
 from pmmo.analysis.clock import provenance
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
-from pmmo.analysis.logistic import dev_score
+from pmmo.analysis.logistic import logistic_scores
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
@@ -16,14 +16,14 @@ from pmmo.core.writing import write_json, write_text
 
 
 def main(root: Path = Path()) -> None:
-    settings = json.loads((root / "settings/reports.json").read_text())
+    settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance = settings["intervals"]
     runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
     tensors = root / "data" / "tensors"
     movies = read_movies(tensors)
     for run in runs.values():
         check_scores(run, movies)
-    trained = training(runs, dev_score(tensors, movies), **settings["guard"])
+    trained = training(runs, logistic_scores(tensors, movies), **settings["guard"])
     evidence = Evidence(runs, movies, **chance, untrained=untrained(trained))
     claims = judge_all(evidence)
     numbers = aggregate(runs, movies) | {

@@ -21,8 +21,8 @@ STEPS = 50  # of L-BFGS; more change the score by less than 0.001
 THRESHOLD = 0.0  # on the logit: probability 0.5
 
 
-def dev_score(folder: Path, movies: Movies) -> float:
-    """Weighted F1 on dev of a regression fitted on the training movies of `folder`."""
+def logistic_scores(folder: Path, movies: Movies) -> dict[str, float]:
+    """Weighted F1 on train and dev of a regression fitted on the training movies of `folder`."""
     train, dev = (features(folder, movies.splits[split]) for split in ("train", "dev"))
     mean, deviation = train.mean(axis=0), train.std(axis=0)
     deviation[deviation == 0] = 1
@@ -30,8 +30,12 @@ def dev_score(folder: Path, movies: Movies) -> float:
         rows -= mean
         rows /= deviation
     weights = fit(train, movies.truth("train"))
-    guesses = dev @ weights[:-1] + weights[-1] > THRESHOLD
-    return float(f1_points(movies.truth("dev"), guesses[None])[0, AVERAGES.index("weighted")])
+    found = {}
+    for split, rows in (("train", train), ("dev", dev)):
+        guesses = rows @ weights[:-1] + weights[-1] > THRESHOLD
+        points = f1_points(movies.truth(split), guesses[None])[0]
+        found[split] = float(points[AVERAGES.index("weighted")])
+    return found
 
 
 def features(folder: Path, rows: tuple[int, int]) -> np.ndarray:

@@ -65,7 +65,9 @@ def revision(root: Path) -> str:
 
 def git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, timeout=10
+    ).stdout
 
 
 def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:

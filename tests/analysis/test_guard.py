@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from pmmo.analysis.claims import UNTRAINED, judge_all, judge_timed
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
-from pmmo.analysis.logistic import C, dev_score, features, fit
+from pmmo.analysis.logistic import C, features, fit, logistic_scores
 from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
@@ -24,6 +24,7 @@ from tests.fake_runs import VARIANTS, write_all
 
 ROOT = Path(__file__).parent.parent.parent
 MARGIN = 0.03
+LOGISTIC = {"train": 0.90, "dev": 0.50}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_the_reference_is_scikit_learns_on_the_demonstration(tmp_path):
         theirs.fit(scaler.transform(train), movies.truth("train"))
         guesses = theirs.predict(scaler.transform(dev))
         expected = f1_scores(movies.truth("dev"), guesses)["weighted"]
-        assert dev_score(tensors, movies) == pytest.approx(expected, abs=0.01)
+        assert logistic_scores(tensors, movies)["dev"] == pytest.approx(expected, abs=0.01)
 
 
 def test_weights_are_scikit_learns():
@@ -75,7 +76,7 @@ def test_a_genre_that_every_movie_has_and_one_that_none_has_are_fitted():
 
 def test_without_its_columns_extract_is_named(root, tmp_path):
     with pytest.raises(PmmoError, match="no readable movies"):
-        dev_score(tmp_path, read_movies(root / "data/tensors"))
+        logistic_scores(tmp_path, read_movies(root / "data/tensors"))
 
 
 def row(run, dev: float, train: float):
@@ -93,8 +94,9 @@ def row(run, dev: float, train: float):
     [
         ("gmu", 0.50, 0.60, True),
         ("gmu", 0.471, 0.48, True),  # within the margin
-        ("gmu", 0.469, 0.48, False),  # below it, on train too
-        ("gmu", 0.30, 0.95, True),  # it overfits
+        ("gmu", 0.469, 0.48, False),  # below it
+        ("gmu", 0.469, 0.80, False),  # below it, and far from fitting its training movies
+        ("gmu", 0.30, 0.82, True),  # it overfits
         ("gmu", 0.50, np.nan, True),
         ("gmu", 0.40, np.nan, False),
         ("pmmo-kl", 0.54, 0.55, False),  # M+MO, the same network, reaches 0.60
@@ -104,17 +106,17 @@ def row(run, dev: float, train: float):
 )
 def test_the_rule(runs, name, dev, train, trained):
     known = {"mmo": row(runs["mmo"], 0.60, 0.90), name: row(runs[name], dev, train)}
-    facts = training(known, 0.50, MARGIN)
+    facts = training(known, LOGISTIC, MARGIN)
     assert facts["rows"][name]["trained"] == trained
     assert untrained(facts) == ([] if trained else [name])
 
 
 def test_a_weak_m_mo_lowers_no_reference_and_may_be_missing(runs):
     weak = {"mmo": row(runs["mmo"], 0.1, 0.1), "pmmo-kl": row(runs["pmmo-kl"], 0.52, 0.6)}
-    facts = training(weak, 0.50, MARGIN)
+    facts = training(weak, LOGISTIC, MARGIN)
     assert untrained(facts) == ["mmo"]
     assert facts["rows"]["pmmo-kl"]["reference"] == 0.50
-    assert untrained(training({"pmmo-kl": weak["pmmo-kl"]}, 0.50, MARGIN)) == []
+    assert untrained(training({"pmmo-kl": weak["pmmo-kl"]}, LOGISTIC, MARGIN)) == []
 
 
 def test_a_claim_that_rests_on_a_row_that_did_not_train_is_not_decidable(root, runs):
@@ -142,5 +144,7 @@ def test_the_demonstrations_literal_row_alone_did_not_train():
     facts = json.loads((ROOT / "reports/numbers.json").read_text(encoding="utf-8"))["training"]
     assert untrained(facts) == ["pmmo-literal"]
     others = [row for name, row in facts["rows"].items() if name != "pmmo-literal"]
-    reach = [max(row["dev_weighted"], row["train_weighted"] - MARGIN) for row in others]
-    assert min(reach) > facts["logistic"]  # no row is near the limit
+    # no row is near the limit
+    above = [row for row in others if row["dev_weighted"] > facts["logistic"]["dev"]]
+    assert len(above) == len(others) - 1
+    assert facts["rows"]["gmu-unregularised"]["train_weighted"] > 0.95 * facts["logistic"]["train"]
