@@ -61,6 +61,13 @@ class Intervals:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """Against rows that did not train: how far below the reference they may stay."""
+
+    margin: float
+
+
+@dataclass(frozen=True)
 class Params:
     """params.yaml, resolved: the rows in order, the system under study, the data."""
 
@@ -68,6 +75,7 @@ class Params:
     experiment: Settings
     data: DataSettings
     intervals: Intervals
+    guard: Guard
     engine: Engine
     origins: dict[str, Origins]
 
@@ -83,7 +91,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         raise PmmoError(f"{path} is not valid YAML: {error}") from error
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "data", "intervals", *ENGINE, *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "data", "intervals", "guard", *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -100,6 +108,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         experiment=experiment,
         data=resolve_data(tree),
         intervals=resolve_intervals(tree),
+        guard=resolve_guard(tree),
         engine=Engine(**{key: tree[key] for key in ENGINE}),
         origins=origins,
     )
@@ -206,6 +215,12 @@ def resolve_intervals(tree: dict) -> Intervals:
     check_value("intervals.draws", block["draws"], Rule(kind=int, low=100))
     check_value("intervals.seed", block["seed"], Rule(kind=int, low=0))
     return Intervals(**block)
+
+
+def resolve_guard(tree: dict) -> Guard:
+    check_keys("guard", tree["guard"], set(Guard.__annotations__))
+    check_value("guard.margin", tree["guard"]["margin"], Rule(kind=float, low=0.0, below=1.0))
+    return Guard(**tree["guard"])
 
 
 def check_blocks(tree: dict) -> None:

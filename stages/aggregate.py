@@ -5,7 +5,10 @@ from pathlib import Path
 
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
 from pmmo.analysis.claims import as_metrics, judge_all
+from pmmo.analysis.clock import provenance
 from pmmo.analysis.comparisons import Evidence
+from pmmo.analysis.guard import training, untrained
+from pmmo.analysis.logistic import logistic_scores
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
@@ -13,15 +16,19 @@ from pmmo.core.writing import write_json, write_text
 
 
 def main(root: Path = Path()) -> None:
-    settings = json.loads((root / "settings/reports.json").read_text())
+    settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance = settings["intervals"]
     runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
-    movies = read_movies(root / "data" / "tensors")
+    tensors = root / "data" / "tensors"
+    movies = read_movies(tensors)
     for run in runs.values():
         check_scores(run, movies)
-    claims = judge_all(Evidence(runs, movies, **chance))
+    trained = training(runs, logistic_scores(tensors, movies), **settings["guard"])
+    evidence = Evidence(runs, movies, **chance, untrained=untrained(trained))
+    claims = judge_all(evidence)
     numbers = aggregate(runs, movies) | {
         "intervals": chance,
+        "training": trained,
         "claims": claims,
         "beyond": beyond(runs, movies, **chance),
     }
@@ -29,6 +36,7 @@ def main(root: Path = Path()) -> None:
     write_json(reports / "metrics.json", metrics(runs))
     write_json(reports / "claims.json", as_metrics(claims))
     write_json(reports / "numbers.json", numbers)
+    write_json(reports / "provenance.json", provenance(evidence))
     for name, table in (("scores", score_table(runs)), ("curves", curve_table(runs))):
         write_text(reports / f"{name}.csv", table.to_csv(index=False, float_format="%.6g"))
 

@@ -26,7 +26,11 @@ def main() -> None:
     for settings in (*params.rows.values(), params.experiment):
         save_settings(settings, folder / f"{settings.name}.json")
     labels = {name: settings.label for name, settings in params.rows.items()}
-    reports = {"rows": labels, "intervals": asdict(params.intervals)}
+    reports = {
+        "rows": labels,
+        "intervals": asdict(params.intervals),
+        "guard": asdict(params.guard),
+    }
     write_json(folder / "data.json", asdict(params.data))
     write_json(folder / "reports.json", reports)
     write_json(folder / "engine.json", asdict(params.engine))

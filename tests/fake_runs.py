@@ -2,6 +2,7 @@
 
     python -m tests.fake_runs FOLDER [--movies 2600] [--cycles 5]
 
+The columns of text and image are the labels under noise: a reference for rows that did not train.
 Every cycle of every row shares the movies' difficulty and adds its own noise, so that both
 sources of chance (movies and cycles) are present and the true ordering of the rows is known.
 """
@@ -28,7 +29,8 @@ OTHER_ROWS = {
 VARIANTS = [(name, row.label) for name, row in ROWS.items()] + list(OTHER_ROWS.items())
 SKILL = {"gmu-unregularised": 0.8, "pmmo-literal": 0.3, "mmo": 0.98, "pmmo-v1": 0.97}
 SECONDS = {"gmu": 1.1, "gmu-unregularised": 1.0, "gmu-wide": 3.0, "mmo": 4.0}
-SAMPLES_K = 10
+WIDTHS = {"text": 24, "image": 16}
+COLUMN_NOISE = 0.9
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -51,6 +53,11 @@ def write_tensors(folder: Path, movies: int, genres: dict[str, int], rng) -> dic
     splits = {name: bounds[i : i + 2] for i, name in enumerate(("train", "dev", "test"))}
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"genres": labels}, folder / "genres.safetensors")
+    columns = np.random.default_rng(1)
+    for name, width in WIDTHS.items():
+        values = labels @ columns.normal(0, 1, (len(genres), width))
+        values += COLUMN_NOISE * columns.normal(0, 1, values.shape)
+        save_file({name: values.astype(np.float32)}, folder / f"{name}.safetensors")
     facts = {
         "ids": [f"{i:07d}" for i in range(movies)],
         "genres": list(genres),

@@ -20,12 +20,16 @@ def metrics(clone: Path, name: str) -> dict:
     return json.loads((clone / "reports" / f"{name}.json").read_text())
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_every_report_appears_and_names_the_data(clone):
-    for name in ("table1.md", "table2.md", "claims.md", "index.html"):
+    for name in ("tables/table1.md", "tables/table2.md", "tables/claims.md", "index.html"):
         assert "synthetic" in (clone / "reports" / name).read_text().lower()
     for number in (1, 2, 3):
         for kind in ("svg", "png", "csv"):
-            assert (clone / f"reports/figure{number}.{kind}").stat().st_size > 0
+            assert (clone / f"reports/figures/figure{number}.{kind}").stat().st_size > 0
     assert set(metrics(clone, "metrics")) == set(KEPT)
     assert not list((clone / "runs").rglob("*.tmp"))
 
@@ -51,11 +55,19 @@ def test_a_second_run_does_no_work(clone):
     assert "up to date" in text
 
 
-def test_training_again_gives_the_same_metrics_to_the_last_bit(clone):
+def test_training_again_changes_only_what_the_clock_and_the_machine_write(clone):
     metrics_before = (clone / "reports/metrics.json").read_bytes()
     predictions = (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes()
+    run(clone, "git", "checkout", "-f", ".")
     run(clone, "dvc", "repro", "-f", "-s", "train@gmu")
     run(clone, "dvc", "repro")
+    assert {line[3:] for line in run(clone, "git", "status", "--porcelain").splitlines()} <= {
+        "dvc.lock",
+        "reports/provenance.json",
+        "reports/tables/costs.md",
+        "reports/tables/costs.csv",
+        "reports/index.html",
+    }
     assert (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes() == predictions
     assert (clone / "reports/metrics.json").read_bytes() == metrics_before
 
@@ -98,12 +110,12 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, says):
-    before = {path: path.read_bytes() for path in (clone / "reports").iterdir()}
+    before = contents(clone / "reports")
     text = run(clone, "dvc", "exp", "run", "-S", override, ok=False)
     assert all(word in text for word in says), text
     assert "Running stage 'experiment'" not in text
     assert "Running stage 'train" not in text
-    assert {path: path.read_bytes() for path in (clone / "reports").iterdir()} == before
+    assert contents(clone / "reports") == before
     assert "Nothing was trained" in text
     # the remedy that the message names puts everything back
     assert "git restore params.yaml" in text

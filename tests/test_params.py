@@ -180,6 +180,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("intervals.level", 1.0, "a number > 0 and < 1"),
     ("intervals.draws", 99, "a whole number >= 100"),
     ("intervals.seed", None, "a whole number >= 0"),
+    ("guard.margin", 1.0, "a number >= 0 and < 1"),
     ("variants.gmu.width", "abc", "wide, narrow, base"),
     ("variants.gmu.system", "nn", "pmmo, mmo, gmu or released"),
     ("variants.pmmo-v1.elbo", "v9", "v1, v2 or kl"),
@@ -224,6 +225,7 @@ def test_wrong_values_of_settings_another_system_has_are_refused_too(tmp_path, p
         ("data.sauce", "data"),
         ("data.sha256.images", "data.sha256"),
         ("intervals.levels", "intervals"),
+        ("guard.margins", "guard"),
     ],
 )
 def test_misspelt_keys_are_refused(tmp_path, path, place):
@@ -290,7 +292,7 @@ def test_a_row_that_is_no_block(tmp_path, row):
 
 @pytest.mark.parametrize(
     "block",
-    ["data", "intervals", "systems", "scales", "variants"],
+    ["data", "intervals", "guard", "systems", "scales", "variants"],
 )
 def test_blocks_that_are_no_blocks(tmp_path, block):
     with pytest.raises(PmmoError, match="must be a block"):

@@ -21,7 +21,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES, CURVES
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
-BASELINE = "gmu"
+SOFTWARE = ("python", "torch", "pyro", "precision")  # of a row's environment; the rest is machine
 WEIGHTED = AVERAGES.index("weighted")
 
 
@@ -39,7 +39,7 @@ def mean_sd(values: ArrayLike) -> MeanSd:
     return {"mean": found.mean(axis=0), "sd": sd}
 
 
-def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, Any]:
+def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, object]:
     """Every number the reports show that needs no comparison of rows."""
     return {
         "data": data_facts(movies),
@@ -53,7 +53,6 @@ def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, Any]:
         "calibration": {name: calibration(run, movies) for name, run in runs.items()},
         "ablation": {name: ablation(run, movies) for name, run in runs.items()},
         "gates": {name: gates(run, movies) for name, run in runs.items()},
-        "costs": costs(runs),
         "versions": {"python": platform.python_version()}
         | {library: version(library) for library in LIBRARIES},
     }
@@ -81,7 +80,7 @@ def data_facts(movies: Movies) -> dict[str, Any]:
     }
 
 
-def variant_facts(run: Run) -> dict[str, Any]:
+def variant_facts(run: Run) -> dict[str, object]:
     """The settings, machine and seeds of a run."""
     return {
         "label": run.label,
@@ -90,7 +89,7 @@ def variant_facts(run: Run) -> dict[str, Any]:
         "random_weights": run.random_weights,
         "seeds": [cycle.seed for cycle in run.cycles],
         "best_epochs": [cycle.best_epoch for cycle in run.cycles],
-        "environment": run.environment,
+        "software": {key: run.environment[key] for key in SOFTWARE},
     }
 
 
@@ -191,22 +190,6 @@ def gates(run: Run, movies: Movies) -> dict[str, MeanSd] | None:
     with np.errstate(invalid="ignore"):  # a genre without a test movie has no mean
         by_genre = gate @ truth / truth.sum(axis=0)  # (C, G)
     return {"overall": mean_sd(gate.mean(axis=1)), "genres": mean_sd(by_genre)}
-
-
-def costs(runs: Mapping[str, Run]) -> dict[str, Any]:
-    """Seconds per epoch (median of a cycle) and their ratio to the GMU's."""
-    seconds = {name: run.environment["seconds_per_epoch"] for name, run in runs.items()}
-    base = np.mean(seconds[BASELINE]) if BASELINE in seconds else np.nan
-    return {
-        name: mean_sd(seconds[name])
-        | {
-            "ratio": np.mean(seconds[name]) / base,
-            "seconds_total": run.environment["seconds_total"],
-            "parameters": run.parameters,
-            "random_weights": run.random_weights,
-        }
-        for name, run in runs.items()
-    }
 
 
 def check_scores(run: Run, movies: Movies) -> None:

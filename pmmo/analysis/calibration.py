@@ -26,7 +26,7 @@ class Reliability:
 def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
     """Equal-width bins of (N, G) probabilities against 0/1 `truth`, by scikit-learn."""
     truth, probabilities = truth.ravel(), probabilities.ravel()
-    observed, predicted = calibration_curve(truth, probabilities, n_bins=bins)
+    observed, predicted = calibration_curve(truth, probabilities, n_bins=bins, pos_label=1)
     # calibration_curve does not return the counts; its bins include their right edge
     edges = np.linspace(0, 1, bins + 1)
     counts = np.bincount(np.searchsorted(edges[1:-1], probabilities), minlength=bins)
@@ -42,8 +42,8 @@ def measures(truth: np.ndarray, probabilities: np.ndarray) -> Mapping[str, float
     """NLL (nats per pair), Brier score and ECE of (N, G) probabilities."""
     flat, forecast = truth.ravel(), probabilities.ravel().astype(np.float64)
     return {
-        "nll": float(log_loss(flat, forecast)),
-        "brier": float(brier_score_loss(flat, forecast)),
+        "nll": float(log_loss(flat, forecast, labels=[0, 1])),
+        "brier": float(brier_score_loss(flat, forecast, labels=[0, 1])),
         "ece": calibration_error(reliability(truth, probabilities)),
     }
 

@@ -3,7 +3,7 @@
 Shapes: B bootstrap draws, C cycles, G genres. Score axes (4 + G): AVERAGES, then genres.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,6 +39,7 @@ class Evidence:
     level: float = LEVEL
     draws: int = DRAWS
     seed: int = 0
+    untrained: Collection[str] = ()  # rows that did not train (guard.py)
     weights: dict = field(default_factory=dict)  # split -> (B, N)
     scores: dict = field(default_factory=dict)  # (row, split) -> points, draws
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES, CURVES
+from pmmo.core.text import name as shown
 
 
 @dataclass(frozen=True)
@@ -107,25 +108,30 @@ def unreadable(path: Path, variant: str, reason: object) -> PmmoError:
 def read_movies(folder: Path) -> Movies:
     """The movies that `extract` wrote to `folder` (movies.json, genres.safetensors)."""
     try:
-        facts = json.loads((folder / "movies.json").read_text())
+        facts = json.loads((folder / "movies.json").read_text(encoding="utf-8"))
         labels = load_file(folder / "genres.safetensors")["genres"]
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise PmmoError(f"{folder}: no readable movies ({error}). Run dvc repro extract.") from None
     return Movies(
-        genres=tuple(facts["genres"]),
+        genres=tuple(map(shown, facts["genres"])),
         splits={name: (bounds[0], bounds[1]) for name, bounds in facts["splits"].items()},
         labels=labels,
-        provenance=facts["provenance"],
+        provenance=visible(facts["provenance"]),
         nan_text=facts["nan_text"],
         unlabelled=facts["unlabelled"],
     )
+
+
+def visible(facts: Mapping[str, object]) -> dict[str, object]:
+    """The same with its texts made fit to show."""
+    return {key: shown(value) if isinstance(value, str) else value for key, value in facts.items()}
 
 
 def read_run(folder: Path, name: str, label: str) -> Run:
     """Read the folder of one variant."""
     try:
         settings, summary, environment = (
-            json.loads((folder / f"{stem}.json").read_text())
+            json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
             for stem in ("settings", "summary", "environment")
         )
         curves = pd.read_csv(folder / "curves.csv")
@@ -136,15 +142,15 @@ def read_run(folder: Path, name: str, label: str) -> Run:
         raise unreadable(folder / "curves.csv", name, f"no column {', '.join(absent)}")
     return Run(
         name=name,
-        label=label,
+        label=shown(label),
         folder=folder,
-        settings=settings,
+        settings=visible(settings),
         rows=summary["rows"],
         parameters=summary["parameters"],
         random_weights=summary["random_weights"],
         cycles=tuple(read_cycle(entry) for entry in summary["cycles"]),
         curves=curves,
-        environment=environment,
+        environment=visible(environment),
     )
 
 

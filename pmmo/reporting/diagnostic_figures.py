@@ -17,6 +17,7 @@ from pmmo.reporting.style import (
     Drawn,
     band,
     cycles,
+    genre_names,
     label,
     panels,
     titled,
@@ -53,7 +54,8 @@ def learning_curves(numbers: Mapping) -> Drawn:
         best = numbers["variants"][name]["best_epochs"]
         axes.plot(best, np.full(len(best), 0.0), "|", color=RED, ms=7, mew=1.2, clip_on=False)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    grid[0].set_ylim(0, min(1.0, 1.06 * max((f["mean"] + f["sd"].fillna(0)).max() for f in frames)))
+    top = max((f["mean"] + f["sd"].fillna(0)).max() for f in frames)
+    grid[0].set_ylim(0, min(1.0, max(1.06 * top, 0.05)))
     figure.supxlabel("Epoch (red ticks: the epoch kept in each cycle)", size=8.5)
     figure.supylabel("Weighted F1", size=8.5)
     grid[0].legend(loc="lower right", fontsize=8)
@@ -121,7 +123,7 @@ def gates(numbers: Mapping) -> Drawn:
         )
         left.axvline(numbers["gates"][name]["overall"]["mean"], color=colour, lw=0.8, ls=":")
         frames.append(pd.DataFrame({"variant": name, "genre": genres, "gate": mean, "gate_sd": sd}))
-    left.set_yticks(place, genres)
+    left.set_yticks(place, genre_names(numbers))
     left.set_ylim(len(genres) - 0.4, -0.6)
     left.tick_params(axis="y", length=0)
     left.set_xlabel("Mean gate: 0 text … 1 image (dotted: all movies)")

@@ -5,13 +5,15 @@ The same numbers give the same bytes (fixed hash salt, no dates).
 
 import io
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib
 
 from pmmo.reporting.diagnostic_figures import gates, learning_curves, reliability
-from pmmo.reporting.formats import source
+from pmmo.reporting.drawing_text import fonts_for
+from pmmo.reporting.formats import csv_text, source
 from pmmo.reporting.paper_figures import differences, figure1, figure2, figure3
-from pmmo.reporting.style import PNG_DPI, STYLE, Drawn, smaller_png, smaller_svg
+from pmmo.reporting.style import PNG_DPI, STYLE, Drawn, smaller_png, smaller_svg, stand_ins
 
 FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
     "figure1": figure1,
@@ -24,16 +26,27 @@ FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
 }
 
 
+def fonts(numbers: Mapping) -> dict[Any, Any]:
+    """The setting of matplotlib for the names that figures show."""
+    labels = [variant["label"] for variant in numbers["variants"].values()]
+    return {"font.family": fonts_for([*numbers["data"]["genres"], *labels, source(numbers)])}
+
+
+def undrawn(numbers: Mapping) -> str:
+    """The genres that figures only number, for a caption; empty where fonts have all names."""
+    with matplotlib.rc_context(fonts(numbers)):
+        return "; ".join(f"{shown}: {genre}" for shown, genre in stand_ins(numbers).items())
+
+
 def render(numbers: Mapping, name: str) -> dict[str, bytes]:
     """One figure as {"svg", "png", "csv"}: bytes."""
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE | fonts(numbers)):
         figure, frame = FIGURES[name](numbers)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(png, format="png", dpi=PNG_DPI)
-    text = frame.assign(data=source(numbers)).to_csv(index=False, float_format="%.6g")
     return {
         "svg": smaller_svg(svg.getvalue()),
         "png": smaller_png(png.getvalue()),
-        "csv": text.encode(),
+        "csv": csv_text(frame, numbers).encode(),
     }

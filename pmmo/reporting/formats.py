@@ -4,10 +4,15 @@ The CSV of a table contains its frame (plain numbers, one fact per line); the ot
 its cells. Every format names the data, and synthetic data is always called synthetic.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+
+from pmmo.core.text import name, printable
+
+UNTRAINED = "did not train"
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,9 @@ def interval(entry: Mapping, digits: int, sign: bool = False) -> str:
 def source(numbers: Mapping) -> str:
     """The data in a few words; synthetic data is always called synthetic."""
     provenance = numbers["data"]["provenance"]
-    kind, name = provenance["kind"], provenance["source"]
-    if kind == "synthetic":
+    if provenance["kind"] == "synthetic":
         return f"synthetic data ({numbers['data']['rows']:,} movies), not MM-IMDb"
-    return f"{name} ({numbers['data']['rows']:,} movies)"
+    return f"{name(provenance['source'])} ({numbers['data']['rows']:,} movies)"
 
 
 def is_synthetic(numbers: Mapping) -> bool:
@@ -66,20 +70,26 @@ def unique(values: Sequence[object]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values))
 
 
+def row_label(numbers: Mapping, row: str) -> str:
+    """The row's text, and whether it did not train."""
+    text = name(numbers["variants"][row]["label"])
+    return text if numbers["training"]["rows"][row]["trained"] else f"{text} ({UNTRAINED})"
+
+
 def provenance(numbers: Mapping) -> dict[str, str]:
     """The origin stated in every report: data, rows, parameters, seeds, machine."""
     data, variants = numbers["data"], list(numbers["variants"].values())
-    environments = [variant["environment"] for variant in variants]
-    splits = ", ".join(f"{name} {stop - start:,}" for name, (start, stop) in data["splits"].items())
+    splits = ", ".join(
+        f"{split} {stop - start:,}" for split, (start, stop) in data["splits"].items()
+    )
+    libraries = ", ".join(f"{library} {value}" for library, value in numbers["versions"].items())
 
     def setting(key: str) -> str:
         return unique([variant["settings"].get(key, "–") for variant in variants])
 
-    def machine(key: str) -> str:
-        return unique([entry[key] for entry in environments if entry.get(key)]) or "none"
+    def software(key: str) -> str:
+        return unique([variant["software"][key] for variant in variants])
 
-    seconds = {name: number(cost["mean"], 2) for name, cost in numbers["costs"].items()}
-    libraries = ", ".join(f"{name} {value}" for name, value in numbers["versions"].items())
     return {
         "Data": source(numbers),
         "Rows": f"{splits}; {len(data['genres'])} genres; {data['unlabelled']} without a label; "
@@ -88,13 +98,23 @@ def provenance(numbers: Mapping) -> dict[str, str]:
         f"width {setting('width')}; dropout {setting('dropout')}; "
         f"threshold {setting('threshold')}",
         "Seeds": unique([unique(variant["seeds"]) for variant in variants]),
-        "Training": f"python {machine('python')}, torch {machine('torch')}, "
-        f"pyro {machine('pyro')}, cuda {machine('cuda')}, float32 products {machine('precision')}",
+        "Training": f"python {software('python')}, torch {software('torch')}, "
+        f"pyro {software('pyro')}, products {software('precision')}",
         "Reports": libraries,
-        "Hardware": f"{machine('device')}; CPU {machine('cpu')}, {machine('cores')} cores; "
-        f"GPU {machine('gpu')}",
-        "Seconds per epoch": unique([f"{name} {value}" for name, value in seconds.items()]),
     }
+
+
+def hardware(clock: Mapping) -> str:
+    """What trained the rows."""
+    machines = clock["machines"].values()
+
+    def part(key: str) -> str:
+        return unique([machine[key] for machine in machines if machine.get(key)]) or "none"
+
+    return (
+        f"{part('device')}; CPU {part('cpu')}, {part('cores')} cores; GPU {part('gpu')}, "
+        f"CUDA {part('cuda')}"
+    )
 
 
 def numeric(table: Table) -> list[bool]:
@@ -112,42 +132,38 @@ def to_markdown(table: Table, numbers: Mapping) -> str:
     if table.groups:
         names = [heading for heading, columns in table.groups for _ in range(columns)]
         header = [f"{a} {b}".strip() for a, b in zip(names, header, strict=True)]
-    lines = [f"# {table.title}", "", f"Data: {source(numbers)}.", ""]
+    lines = [f"# {table.title}", "", f"Data: {markdown(source(numbers))}.", ""]
     lines += ["| " + " | ".join(header) + " |"]
     lines += ["|" + "".join("---:|" if right else "---|" for right in numeric(table))]
-    lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    lines += ["| " + " | ".join(map(markdown, row)) + " |" for row in table.rows]
     lines += ["", *table.notes, "", "---", ""]
-    return "\n".join(lines + [f"- {key}: {value}" for key, value in provenance(numbers).items()])
+    facts = provenance(numbers).items()
+    return "\n".join(lines + [f"- {key}: {markdown(value)}" for key, value in facts])
+
+
+# of Markdown; an underscore inside a word and an ampersand of no entity are plain text
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in a cell too."""
+    return MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def to_csv(table: Table, numbers: Mapping) -> str:
     """The frame, with the data named on each line."""
-    frame = table.frame.assign(data=source(numbers))
-    return frame.to_csv(index=False, float_format="%.6g")
+    return csv_text(table.frame, numbers)
 
 
-LATEX = {"±": r"$\pm$", "−": "$-$", "λ": r"$\lambda$", "×": r"$\times$", "–": "--", "≥": r"$\ge$"}
+def csv_text(frame: pd.DataFrame, numbers: Mapping) -> str:
+    """A frame as CSV, with a column that names its data; see `cell`."""
+    frame = frame.assign(data=source(numbers)).map(cell)
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
-def latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    for character, command in LATEX.items():
-        text = text.replace(character, command)
-    return text
-
-
-def to_latex(table: Table, numbers: Mapping) -> str:
-    """A booktabs table; needs \\usepackage{booktabs}."""
-    lines = [f"% {key}: {value}" for key, value in provenance(numbers).items()]
-    lines += [r"\begin{table}", r"\centering"]
-    caption = " ".join((f"{table.title}.", *table.notes, f"Data: {source(numbers)}."))
-    lines += [rf"\caption{{{latex(caption)}}}", rf"\label{{tab:{table.name}}}"]
-    columns = "".join("r" if right else "l" for right in numeric(table))
-    lines += [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    if table.groups:
-        lines += [" & ".join(rf"\multicolumn{{{n}}}{{c}}{{{h}}}" for h, n in table.groups) + r" \\"]
-    for row in (table.header, None, *table.rows):
-        lines += [r"\midrule" if row is None else " & ".join(map(latex, row)) + r" \\"]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
+def cell(value: object) -> object:
+    """Text fit for a cell: an apostrophe before what a spreadsheet would run (= + - @)."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from pmmo.reporting.formats import Table, is_synthetic, numeric, provenance, source
+from pmmo.core.text import printable
+from pmmo.reporting.formats import Table, hardware, is_synthetic, numeric, provenance, source
 from pmmo.reporting.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, PAPER, RED
 from pmmo.reporting.tables import VERDICTS
 
@@ -63,7 +65,9 @@ def revision(root: Path) -> str:
 
 def git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, timeout=10
+    ).stdout
 
 
 def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -77,16 +81,26 @@ def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str
     return list(variants), rows
 
 
+def shown(value: object) -> object:
+    """Text without what cannot be seen; HTML as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def render_page(
-    numbers: Mapping, tables: Sequence[Table], svgs: Mapping[str, bytes], commit: str
+    numbers: Mapping,
+    tables: Sequence[Table],
+    svgs: Mapping[str, bytes],
+    commit: str,
+    undrawn: str = "",
 ) -> str:
-    """The page's HTML."""
+    """The page's HTML; `undrawn` are the genres that the figures only number."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=shown,
     )
     names, settings = settings_rows(numbers)
     return environment.get_template(TEMPLATE).render(
@@ -96,7 +110,7 @@ def render_page(
         tables={table.name: table for table in tables},
         numeric=numeric,
         figures={name: inline_svg(name, svg) for name, svg in svgs.items()},
-        provenance=provenance(numbers),
+        provenance=provenance(numbers) | {"Hardware": hardware(numbers["clock"])},
         hashes=numbers["data"]["provenance"].get("sha256", {}),
         pinned=numbers["data"]["provenance"].get("pinned", False),
         note=numbers["data"]["provenance"].get("note", ""),
@@ -104,4 +118,5 @@ def render_page(
         settings=settings,
         commit=commit,
         verdicts=VERDICTS,
+        undrawn=undrawn,
     )

@@ -18,6 +18,7 @@ from pmmo.reporting.style import (
     band,
     canvas,
     cycles,
+    genre_names,
     label,
     shorter,
     titled,
@@ -26,18 +27,19 @@ from pmmo.reporting.style import (
 
 def figure1(numbers: Mapping) -> Drawn:
     """Movies per genre, most frequent first."""
-    pairs = zip(numbers["data"]["counts"], numbers["data"]["genres"], strict=True)
-    counts, genres = zip(*sorted(pairs, key=lambda pair: -pair[0]), strict=True)
+    data = numbers["data"]
+    triples = zip(data["counts"], data["genres"], genre_names(numbers), strict=True)
+    counts, genres, names = zip(*sorted(triples, key=lambda triple: -triple[0]), strict=True)
     figure, axes = canvas(6.2, 1.2 + 0.19 * len(genres), lines=1)
     place = np.arange(len(genres))
     axes.barh(place, counts, color=BLUE, height=0.72)
-    axes.set_yticks(place, genres)
+    axes.set_yticks(place, names)
     axes.set_ylim(len(genres) - 0.4, -0.6)
     for y, count in zip(place, counts, strict=True):
         axes.annotate(
             f"{count:,}", (count, y), (3, 0), textcoords="offset points", va="center", size=7.5
         )
-    axes.set_xlim(0, 1.1 * max(counts))
+    axes.set_xlim(0, 1.1 * max(*counts, 1))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Movies (a movie has one or more genres)")
@@ -114,7 +116,7 @@ def figure3(numbers: Mapping) -> Drawn:
         frame[f"{name}_mean"], frame[f"{name}_sd"] = mean, numbers["genres"][name]["sd"]
     axes.axvline(0.5, color=GREY, lw=0.9, ls=":")
     axes.set_xlim(left=max(-0.02, axes.get_xlim()[0]))
-    axes.set_yticks(place, genres)
+    axes.set_yticks(place, genre_names(numbers))
     axes.set_ylim(len(genres) - 0.4, -0.6)
     axes.set_xlabel("F1 of the genre on test (dotted line: 0.5)")
     axes.tick_params(axis="y", length=0)
@@ -133,9 +135,9 @@ def differences(numbers: Mapping) -> Drawn:
     printed = [c for c in numbers["claims"] if c["unit"] == "F1" and c["paper"] is not None]
     shown = [claim for claim in printed if claim["ours"] is not None]
     figure, axes = canvas(8.2, 1.6 + 0.3 * len(shown), lines=2)
-    marks = {"holds": (BLUE, "o"), "does not hold": (RED, "X"), "undecided": (GREY, "s")}
+    marks = {"holds": (BLUE, "o"), "does not hold": (RED, "X")}
     for place, claim in enumerate(shown):
-        colour, marker = marks[claim["verdict"]]
+        colour, marker = marks.get(claim["verdict"], (GREY, "s"))
         low, high = (claim[end] if claim[end] is not None else np.nan for end in ("low", "high"))
         axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="butt")
         axes.plot(claim["ours"], place, marker, color=colour, ms=6)
@@ -144,10 +146,10 @@ def differences(numbers: Mapping) -> Drawn:
         axes.text(
             1.01,
             place,
-            claim["verdict"],
+            claim["verdict"].partition(":")[0],
             transform=axes.get_yaxis_transform(),
             va="center",
-            color=colour if claim["verdict"] != "undecided" else INK,
+            color=colour if claim["verdict"] in marks else INK,
             size=8,
         )
     axes.axvline(0, color=INK, lw=0.9)

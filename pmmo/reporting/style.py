@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pmmo.reporting.formats import source
+from pmmo.reporting.drawing_text import FONT, drawable
+from pmmo.reporting.formats import row_label, source
 
 
 def smaller_svg(svg: bytes) -> bytes:
@@ -40,7 +41,7 @@ def smaller_png(png: bytes) -> bytes:
 INK, GRID, PAPER = "#1f2328", "#d5d9de", "#ffffff"  # the page recolours these three
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#8c9198"
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
     "font.size": 8.5,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -64,8 +65,10 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pmmo",
     "svg.fonttype": "path",
     "axes.unicode_minus": True,
+    "text.parse_math": False,  # a name may have dollar signs
 }
 PNG_DPI = 110
+LONGEST_LABEL, LONGEST_GENRE, LONGEST_SOURCE = 66, 40, 90  # characters that a figure has room for
 SYSTEMS = {  # the three systems that the paper's text compares
     "pmmo-kl-l2": (BLUE, "o"),
     "gmu": (ORANGE, "s"),
@@ -76,7 +79,20 @@ Drawn = tuple[Figure, pd.DataFrame]  # a figure and the numbers it shows
 
 def label(numbers: Mapping, name: str) -> str:
     """The label of a variant."""
-    return numbers["variants"][name]["label"]
+    text = drawable(row_label(numbers, name), LONGEST_LABEL, name)
+    return "\n".join(textwrap.wrap(text, 34))
+
+
+def genre_names(numbers: Mapping) -> list[str]:
+    """Every genre as figures call it: `genre 3` is the third, where no font has its name."""
+    genres = enumerate(numbers["data"]["genres"], start=1)
+    return [drawable(genre, LONGEST_GENRE, f"genre {place}") for place, genre in genres]
+
+
+def stand_ins(numbers: Mapping) -> dict[str, str]:
+    """{what figures call it: the genre} of the genres that no font has."""
+    pairs = zip(genre_names(numbers), numbers["data"]["genres"], strict=True)
+    return {shown: genre for shown, genre in pairs if drawable(genre, LONGEST_GENRE, "") == ""}
 
 
 def cycles(numbers: Mapping) -> int:
@@ -88,8 +104,10 @@ def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> No
     """Add a bold title and a line with the detail and the data."""
     height = figure.get_size_inches()[1]
     figure.text(0.012, 1 - 0.08 / height, title, va="top", size=10.5, weight="bold")
-    data = source(numbers)
+    data = drawable(source(numbers), LONGEST_SOURCE, f"{numbers['data']['rows']:,} movies")
     data = data[0].upper() + data[1:]
+    if stand_ins(numbers):
+        data += "; names that no font here has: in the CSV file"
     lines = f"{detail}\n{data}." if detail else f"{data}."
     figure.text(0.012, 1 - 0.30 / height, lines, va="top", size=8.5, linespacing=1.35)
 

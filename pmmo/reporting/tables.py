@@ -6,7 +6,16 @@ import pandas as pd
 
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
-from pmmo.reporting.formats import Table, interval, is_synthetic, number, spread
+from pmmo.reporting.formats import (
+    UNTRAINED,
+    Table,
+    hardware,
+    interval,
+    is_synthetic,
+    number,
+    row_label,
+    spread,
+)
 
 NOT_RUN = "not run"
 DIGITS = {"F1": 3, "genres": 0, "epochs": 1, "ratio": 2}
@@ -14,6 +23,7 @@ VERDICTS = {  # verdict -> its words in a count of several claims
     "holds": "hold",
     "does not hold": "do not hold",
     "undecided": "undecided",
+    "not decidable: a row did not train": "not decidable",
     "not run": "not run",
 }
 CLAIM_FACTS = (
@@ -33,7 +43,7 @@ def score_rows(
     cells, facts = [], []
     for name in names:
         variant = numbers["variants"].get(name)
-        label = variant["label"] if variant else printed[name].label
+        label = row_label(numbers, name) if variant else printed[name].label
         line = [label]
         for average in AVERAGES:
             theirs = getattr(printed[name], average) if name in printed else None
@@ -54,10 +64,29 @@ def score_rows(
                     "paper": theirs,
                     "difference": gap,
                     "cycles": len(variant["seeds"]) if variant else 0,
+                    "trained": numbers["training"]["rows"][name]["trained"] if variant else None,
                 }
             )
         cells.append(tuple(line))
     return cells, pd.DataFrame(facts)
+
+
+def untrained_note(numbers: Mapping, names: Sequence[str]) -> tuple[str, ...]:
+    """What "did not train" means, with the scores of the rows that did not; none where all did."""
+    facts = numbers["training"]
+    found = {name: facts["rows"][name] for name in names if name in facts["rows"]}
+    rows = [
+        f"{name} {number(row['dev_weighted'])} of {number(row['reference'])}"
+        for name, row in found.items()
+        if not row["trained"]
+    ]
+    if not rows:
+        return ()
+    return (
+        f"{UNTRAINED.capitalize()}: the best weighted F1 on dev stays more than "
+        f"{facts['margin']:g} below what logistic regression (for PM+MO also M+MO) reaches there: "
+        f"{'; '.join(rows)}. Such a row says nothing about its system.",
+    )
 
 
 def score_table(name: str, title: str, first: str, printed: Callable, notes=()) -> Callable:
@@ -65,15 +94,16 @@ def score_table(name: str, title: str, first: str, printed: Callable, notes=()) 
 
     def make(numbers: Mapping) -> Table:
         names, theirs = printed(numbers)
+        more = (*notes, *untrained_note(numbers, names))
         rows, frame = score_rows(numbers, names, theirs)
         if not theirs:  # no published score to compare with
             rows = [(line[0], *line[1::3]) for line in rows]
             header = (first, *(average.capitalize() for average in AVERAGES))
             groups: tuple[tuple[str, int], ...] = (("", 1), ("Test F-score, ours", len(AVERAGES)))
-            return Table(name, title, header, tuple(rows), frame, OURS + tuple(notes), groups)
+            return Table(name, title, header, tuple(rows), frame, OURS + more, groups)
         header = (first, *(text for _ in AVERAGES for text in ("ours", "paper", "diff.")))
         groups = (("", 1), *((average.capitalize(), 3) for average in AVERAGES))
-        return Table(name, title, header, tuple(rows), frame, SCORE_NOTES + tuple(notes), groups)
+        return Table(name, title, header, tuple(rows), frame, SCORE_NOTES + more, groups)
 
     return make
 
@@ -110,6 +140,8 @@ def claims(numbers: Mapping) -> Table:
         digits, sign = DIGITS[claim["unit"]], claim["unit"] in ("F1", "epochs")
         bounds = interval(claim, 1 if claim["unit"] == "genres" else digits, sign)
         absent = f" (absent: {', '.join(claim['absent'])})" if claim["absent"] else ""
+        if claim["untrained"]:
+            absent += f" ({UNTRAINED}: {', '.join(claim['untrained'])})"
         rows.append(
             (
                 claim["statement"] + absent,
@@ -129,8 +161,9 @@ def claims(numbers: Mapping) -> Table:
     notes: tuple[str, ...] = (
         f"Verdicts: {', '.join(tally)}.",
         f"A claim holds when its whole {numbers['intervals']['level']:.0%} interval lies above 0 "
-        "(genres: above half of them; ratio: above 1), does not hold when it lies below, and is "
-        "undecided otherwise. Differences are paired by movie and by cycle; the interval covers "
+        "(genres: above half of them), does not hold when it lies below, and is undecided "
+        "otherwise; one that rests on a row that did not train is not decidable. Differences are "
+        "paired by movie and by cycle; the interval covers "
         "both sources of chance. Definitions: docs/claims.md.",
     )
     if is_synthetic(numbers):
@@ -150,7 +183,7 @@ def calibration(numbers: Mapping) -> Table:
     rows, facts = [], []
     for name, kinds in numbers["calibration"].items():
         for kind, entry in kinds.items():
-            label = numbers["variants"][name]["label"]
+            label = row_label(numbers, name)
             rows.append(
                 (
                     label,
@@ -184,7 +217,7 @@ def gate(numbers: Mapping) -> Table:
         gates = numbers["gates"][name]
         rows.append(
             (
-                numbers["variants"][name]["label"],
+                row_label(numbers, name),
                 *(spread(entry[kind]) if kind in entry else "–" for kind in kinds),
                 spread(gates["overall"]) if gates else "–",
             )
@@ -211,18 +244,19 @@ def gate(numbers: Mapping) -> Table:
 def costs(numbers: Mapping) -> Table:
     """Seconds per epoch of every variant, their ratio to the GMU's, and sizes."""
     rows, facts = [], []
-    base = paper.SECONDS_PER_EPOCH["gmu"]
-    for name, cost in numbers["costs"].items():
+    clock, base = numbers["clock"], paper.SECONDS_PER_EPOCH["gmu"]
+    for name, cost in clock["costs"].items():
+        variant = numbers["variants"][name]
         theirs = paper.SECONDS_PER_EPOCH.get(name)
         rows.append(
             (
-                numbers["variants"][name]["label"],
+                row_label(numbers, name),
                 spread(cost, 2),
                 number(theirs, 2),
                 number(cost["ratio"], 2),
                 number(theirs / base if theirs else None, 2),
-                f"{cost['parameters']:,}",
-                f"{cost['random_weights']:,}",
+                f"{variant['parameters']:,}",
+                f"{variant['random_weights']:,}",
                 number(cost["seconds_total"], 0),
             )
         )
@@ -233,8 +267,8 @@ def costs(numbers: Mapping) -> Table:
                 "sd": cost["sd"],
                 "paper": theirs,
                 "ratio_to_gmu": cost["ratio"],
-                "parameters": cost["parameters"],
-                "random_weights": cost["random_weights"],
+                "parameters": variant["parameters"],
+                "random_weights": variant["random_weights"],
                 "seconds_total": cost["seconds_total"],
             }
         )
@@ -256,7 +290,20 @@ def costs(numbers: Mapping) -> Table:
         (
             "Seconds per epoch: median of each cycle, mean ± standard deviation over the cycles. "
             "The paper's are of one Tesla K80 at its full sizes; compare the ratios.",
+            *map(in_words, clock["claims"]),
+            f"Trained on {hardware(clock)}. These numbers change with every run.",
         ),
+    )
+
+
+def in_words(claim: Mapping) -> str:
+    """A claim about costs, its verdict and its numbers in one sentence."""
+    if claim["ours"] is None:
+        return f"{claim['statement']}: {claim['verdict']}."
+    ours, theirs = number(claim["ours"], 2), number(claim["paper"], 2)
+    return (
+        f"{claim['statement']}: {claim['verdict']}. {claim['measure'].capitalize()} {ours} "
+        f"({interval(claim, 2)}); the paper's {theirs}."
     )
 
 
@@ -264,7 +311,7 @@ def beyond(numbers: Mapping) -> Table:
     """Scores of ensembles, samples and thresholds on the stored predictions."""
     rows, facts = [], []
     for entry in numbers["beyond"]:
-        label = numbers["variants"][entry["variant"]]["label"]
+        label = row_label(numbers, entry["variant"])
         switches = " + ".join(entry["switches"]) or "as it is"
         rows.append(
             (

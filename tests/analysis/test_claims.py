@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from pmmo.analysis.calibration import calibration_error, measures, reliability
-from pmmo.analysis.claims import CLAIMS, FAILS, HOLDS, UNDECIDED, judge_all, verdict
+from pmmo.analysis.claims import (
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    judge_all,
+    judge_timed,
+    verdict,
+)
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.intervals import Interval
 from pmmo.analysis.metrics import f1_per_genre
@@ -36,7 +44,7 @@ def judged(tmp_path_factory):
     evidence = Evidence(
         read_runs(root / "runs/rows", VARIANTS), read_movies(root / "data/tensors"), draws=500
     )
-    return {claim["key"]: claim for claim in judge_all(evidence)}
+    return {claim["key"]: claim for claim in judge_all(evidence) + judge_timed(evidence)}
 
 
 def test_what_the_simulation_makes_true_holds_and_what_it_makes_equal_is_not_decided(judged):

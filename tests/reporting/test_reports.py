@@ -19,7 +19,8 @@ from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.published import paper
 from pmmo.reporting.figures import FIGURES, render
-from pmmo.reporting.formats import number, to_latex, to_markdown
+from pmmo.reporting.formats import number, to_markdown
+from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import revision
 from pmmo.reporting.tables import table1, table2
 from stages import aggregate, report
@@ -30,13 +31,14 @@ INTERVALS = {"level": 0.95, "draws": 300, "seed": 0}
 
 
 def write_params(root: Path, variants) -> None:
-    settings = {"rows": dict(variants), "intervals": INTERVALS}
+    settings = {"rows": dict(variants), "intervals": INTERVALS, "guard": {"margin": 0.03}}
     (root / "settings").mkdir(exist_ok=True)
     (root / "settings/reports.json").write_text(json.dumps(settings))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def numbers(root) -> dict:
-    return json.loads((root / "reports" / "numbers.json").read_text())
+    return report.numbers_of(root / "reports")
 
 
 def copy_inputs(root: Path, target: Path) -> Path:
@@ -85,19 +87,30 @@ def test_both_stages_repeat_every_byte(root, tmp_path):
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_metrics_do_not_depend_on_the_clock(root, tmp_path):
+TIMED = {"provenance.json", "tables/costs.md", "tables/costs.csv", "index.html"}
+
+
+def test_only_provenance_costs_and_page_depend_on_clock_and_machine(root, tmp_path):
+    """What another run on another machine leaves modified in git."""
     again = copy_inputs(root, tmp_path)
     for path in (again / "runs/rows").glob("*/environment.json"):
-        environment = json.loads(path.read_text())
-        seconds = [7.0 + cycle for cycle in range(CYCLES)]
-        path.write_text(json.dumps(environment | {"seconds_per_epoch": seconds}))
+        other = json.loads(path.read_text())
+        other |= {"seconds_per_epoch": [7.0 + cycle for cycle in range(CYCLES)]}
+        other |= {"seconds_total": 71.0, "cpu": "another CPU", "gpu": "a GPU", "cores": 5}
+        other |= {"device": "cuda", "cuda": "12.8", "platform": "BSD", "threads": 3, "workers": 4}
+        path.write_text(json.dumps(other))
     aggregate.main(again)
-    old, new = (json.loads((r / "reports/claims.json").read_text()) for r in (root, again))
-    assert old.pop("pmmo-epoch-costs-more") == {"verdict": "holds"}
-    assert new.pop("pmmo-epoch-costs-more") == {"verdict": "undecided"}  # all rows cost the same
-    assert old == new
-    name = "reports/metrics.json"
-    assert (root / name).read_bytes() == (again / name).read_bytes()
+    report.main(again)
+    first, second = snapshot(root / "reports"), snapshot(again / "reports")
+    assert {name for name in first if first[name] != second[name]} == TIMED
+    old, new = (
+        json.loads((folder / "reports/provenance.json").read_text())["claims"]
+        for folder in (root, again)
+    )
+    assert [claim["verdict"] for claim in old] == ["holds"]
+    assert [claim["verdict"] for claim in new] == ["undecided"]  # all rows cost the same
+    assert "costs more than an epoch of the GMU: undecided" in second["tables/costs.md"].decode()
+    assert "another CPU" in second["tables/costs.md"].decode()
 
 
 def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
@@ -108,7 +121,8 @@ def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
     aggregate.main(copy)
     report.main(copy)
     assert "pmmo-v1" not in json.loads((copy / "reports/metrics.json").read_text())
-    line = next(x for x in (copy / "reports/table2.md").read_text().splitlines() if "ELBOv1)" in x)
+    table = (copy / "reports/tables/table2.md").read_text()
+    line = next(line for line in table.splitlines() if "ELBOv1)" in line)
     assert line.count("not run") == 4
     assert "0.609" in line  # the paper's number stays
     claims = json.loads((copy / "reports/claims.json").read_text())
@@ -124,7 +138,7 @@ def test_one_row_and_one_cycle_are_enough_for_reports(tmp_path):
     report.main(tmp_path)
     claims = json.loads((tmp_path / "reports/claims.json").read_text())
     assert {claim["verdict"] for claim in claims.values()} == {"not run"}
-    assert "±" not in (tmp_path / "reports/table1.md").read_text().splitlines()[6]
+    assert "±" not in (tmp_path / "reports/tables/table1.md").read_text().splitlines()[6]
 
 
 def test_one_cycle_decides_no_claim_about_scores(tmp_path):
@@ -236,18 +250,18 @@ def test_tables_show_ours_the_papers_and_the_difference(numbers):
 
 
 def test_every_report_names_its_data(root):
-    for path in (root / "reports").iterdir():
+    for path in (root / "reports").rglob("*.*"):
         if path.suffix in (".md", ".tex", ".html"):
             assert "synthetic data" in path.read_text(), path.name
         elif path.suffix == ".csv" and path.stem not in ("scores", "curves"):
             assert pd.read_csv(path)["data"].str.contains("synthetic").all(), path.name
 
 
-def test_reports_say_rows_parameters_seeds_versions_and_hardware(root):
-    text = (root / "reports" / "table1.md").read_text()
+def test_reports_say_rows_parameters_seeds_and_versions(root):
+    text = (root / "reports/tables/table1.md").read_text()
     for expected in ("train 300, dev 50, test 150", "batch size 128", "Seeds: 0, 1, 2, 3, 4"):
         assert expected in text
-    for expected in ("torch 2.13.0", "scikit-learn", "simulated CPU", "pmmo-kl-l2 5.46"):
+    for expected in ("torch 2.13.0", "scikit-learn"):
         assert expected in text
 
 
@@ -275,21 +289,21 @@ def test_figures_are_well_formed_and_repeat_every_byte(root, numbers, name):
     assert first == second
     ET.fromstring(first["svg"])
     assert b"<dc:date>" not in first["svg"]
-    pixels = imread(root / "reports" / f"{name}.png")
+    pixels = imread(root / "reports/figures" / f"{name}.png")
     assert pixels.std() > 0.05  # not blank
     assert pixels.shape[1] >= 600
-    assert len(pd.read_csv(root / "reports" / f"{name}.csv")) > 0
+    assert len(pd.read_csv(root / "reports/figures" / f"{name}.csv")) > 0
 
 
 def test_figure_2_ends_one_epoch_after_the_best(root, numbers):
-    frame = pd.read_csv(root / "reports" / "figure2.csv")
+    frame = pd.read_csv(root / "reports/figures/figure2.csv")
     for name, curve in frame.groupby("variant"):
         mean = numbers["curves"][name]["dev_weighted"]["mean"]
         assert curve["epoch"].max() == min(np.argmax(mean) + 2, len(mean))
 
 
 def test_figure_3_counts_the_genres_won(root, numbers):
-    frame = pd.read_csv(root / "reports" / "figure3.csv")
+    frame = pd.read_csv(root / "reports/figures/figure3.csv")
     ahead = int((frame["pmmo-kl-l2_mean"] > frame["gmu_mean"]).sum())
     claim = next(c for c in numbers["claims"] if c["key"] == "pmmo-wins-most-genres")
     assert claim["ours"] == ahead

@@ -1,0 +1,23 @@
+"""Text from outside (genres, labels, paths) made fit to show: one line, nothing hidden in it."""
+
+import re
+import unicodedata
+
+LONGEST = 200  # characters of a name
+# Drawn as nothing, though Unicode counts them as letters, marks or symbols.
+INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+def printable(text: str) -> str:
+    """The text in NFC, without control, bidi and invisible characters; any space is one blank."""
+    text = unicodedata.normalize("NFC", re.sub(r"\s+", " ", text))
+    shown = (character for character in text if unicodedata.category(character)[0] != "C")
+    return re.sub(" +", " ", INVISIBLE.sub("", "".join(shown)))
+
+
+def name(text: str) -> str:
+    """A printable name of 1 to LONGEST characters; what is longer ends with …"""
+    text = printable(text).strip() or "(no name)"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
