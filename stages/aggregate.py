@@ -13,7 +13,7 @@ from pmmo.core.writing import write_json, write_text
 
 
 def main(root: Path = Path()) -> None:
-    settings = json.loads((root / "settings/reports.json").read_text())
+    settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance = settings["intervals"]
     runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
     movies = read_movies(root / "data" / "tensors")

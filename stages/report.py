@@ -15,7 +15,7 @@ from pmmo.reporting.tables import TABLES
 def main(root: Path = Path()) -> None:
     reports = root / "reports"
     try:
-        numbers = json.loads((reports / "numbers.json").read_text())
+        numbers = json.loads((reports / "numbers.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PmmoError(f"{reports / 'numbers.json'}: {error}. Run dvc repro aggregate.") from None
     tables = [make(numbers) for make in TABLES]

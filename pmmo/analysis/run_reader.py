@@ -99,7 +99,7 @@ def unreadable(path: Path, variant: str, reason: object) -> PmmoError:
 def read_movies(folder: Path) -> Movies:
     """The movies that `extract` wrote to `folder` (movies.json, genres.safetensors)."""
     try:
-        facts = json.loads((folder / "movies.json").read_text())
+        facts = json.loads((folder / "movies.json").read_text(encoding="utf-8"))
         labels = load_file(folder / "genres.safetensors")["genres"]
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise PmmoError(f"{folder}: no readable movies ({error}). Run dvc repro extract.") from None
@@ -117,7 +117,7 @@ def read_run(folder: Path, name: str, label: str) -> Run:
     """One variant's folder."""
     try:
         settings, summary, environment = (
-            json.loads((folder / f"{stem}.json").read_text())
+            json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
             for stem in ("settings", "summary", "environment")
         )
         curves = pd.read_csv(folder / "curves.csv")

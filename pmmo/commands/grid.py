@@ -58,7 +58,11 @@ def changed_stages() -> list[str]:
 
 def dvc_output(*arguments: str) -> str:
     done = subprocess.run(
-        (*DVC, *arguments), env=environment(), stdout=subprocess.PIPE, text=True, check=False
+        (*DVC, *arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:
         raise PmmoError(f"`dvc {' '.join(arguments)}` failed with code {done.returncode}")
@@ -66,8 +70,9 @@ def dvc_output(*arguments: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The stages' `python` is the one that runs this, whether or not .venv is activated."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+    """The stages' `python` is this one, whether or not .venv is activated; they print UTF-8."""
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
@@ -102,7 +107,8 @@ def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # what is no Python may print otherwise
         start_new_session=True,  # an interrupt is passed on once, by `stop`, to all it started
     )
     echo = threading.Thread(target=print_lines, args=(process, command[-1]), daemon=True)

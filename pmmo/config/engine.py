@@ -47,7 +47,7 @@ def check_engine(name: str, value: object) -> None:
 
 def load_engine(path: Path) -> Engine:
     """The engine of settings/engine.json, or of the environment variable where it is set."""
-    block = json.loads(path.read_text())
+    block = json.loads(path.read_text(encoding="utf-8"))
     if VARIABLE in os.environ:
         check_engine(VARIABLE, os.environ[VARIABLE])
         block["engine"] = os.environ[VARIABLE]

@@ -63,7 +63,8 @@ def revision(root: Path) -> str:
 
 def git(root: Path, *words: str) -> str:
     command = ["git", "-C", str(root), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout
+    options = {"encoding": "utf-8", "errors": "replace", "check": True, "timeout": 10}
+    return subprocess.run(command, capture_output=True, **options).stdout
 
 
 def settings_rows(numbers: Mapping) -> tuple[list[str], list[tuple[str, list[str]]]]:
