@@ -8,13 +8,15 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from pmmo.core.errors import PmmoError
+from pmmo.core.errors import PmmoError, briefly
 from pmmo.core.writing import write_text
 
 SYSTEMS = ("pmmo", "mmo", "gmu", "released")
 ELBOS = ("v1", "v2", "kl")
 PENALTIES = ("none", "l1", "l2")
 PRECISIONS = ("float32", "tf32", "bf16")
+SMALLEST, LARGEST = 1.1754944e-38, 3.4028235e38  # 32-bit floats: beyond them is 0 or infinity
+UNITS, SEEDS = 32_768, 2**31 - 1  # hidden units of a layer; seeds, which cycles count up from
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,7 @@ class Rule:
         if self.kind is int and not isinstance(value, int):
             return False
         return (
-            value == value  # not NaN
-            and abs(value) != float("inf")
+            (self.kind is int or held(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -50,7 +51,7 @@ class Rule:
         if self.kind is not None:
             number = "a whole number" if self.kind is int else "a number"
             bounds = [
-                f"{sign} {bound:g}"
+                f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
                 for sign, bound in (
                     (">=", self.low),
                     (">", self.above),
@@ -61,6 +62,11 @@ class Rule:
             ]
             words.append(" ".join([number, " and ".join(bounds)]).strip())
         return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]
+
+
+def held(value: float) -> bool:
+    """Whether a 32-bit float is near the value: neither 0, unless it is, nor infinite."""
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
 
 
 ALL = SYSTEMS
@@ -81,7 +87,7 @@ class Settings:
     name: str
     label: str
     system: str = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
-    width: int = setting(Rule(kind=int, low=1), ALL)
+    width: int = setting(Rule(kind=int, low=1, high=UNITS), ALL)
     # module A and its objective
     elbo: str = setting(Rule(ELBOS), ("pmmo",))
     penalty: str = setting(Rule(PENALTIES), ("pmmo",))
@@ -100,14 +106,14 @@ class Settings:
     guide_start: str = setting(Rule(("fan_in", "prior")), ("pmmo",))
     guide_scale: float = setting(Rule(kind=float, above=0.0), ("pmmo",))
     prediction: str = setting(Rule(("mean", "samples")), ("pmmo",))
-    posterior_samples: int = setting(Rule(kind=int, low=1), ("pmmo",))
+    posterior_samples: int = setting(Rule(kind=int, low=1, high=10_000), ("pmmo",))
     # the released code
     inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
     gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
     # module C
-    maxout_layers: int = setting(Rule(kind=int, low=1), OURS)
-    maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
-    maxout_units: int = setting(Rule(kind=int, low=1), ALL)
+    maxout_layers: int = setting(Rule(kind=int, low=1, high=64), OURS)
+    maxout_pieces: int = setting(Rule(kind=int, low=2, high=64), ALL)
+    maxout_units: int = setting(Rule(kind=int, low=1, high=UNITS), ALL)
     dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)
     batch_norm: bool = setting(Rule(TRUTH), ALL)
     batch_norm_eval: str = setting(Rule(("evaluation_set", "running")), ALL)
@@ -121,13 +127,14 @@ class Settings:
     weight_decay: float = setting(Rule(kind=float, low=0.0), ("pmmo", "mmo", "released"))
     kept_epoch: str = setting(Rule(("best", "last")), ALL)
     threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
-    epochs: int = setting(Rule(kind=int, low=1), ALL)
-    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # equal parts then have two or more
-    cycles: int = setting(Rule(kind=int, low=1), ALL)
-    seed: int = setting(Rule(kind=int, low=0), ALL)
+    epochs: int = setting(Rule(kind=int, low=1, high=100_000), ALL)
+    # from 3: equal parts then have two or more
+    batch_size: int = setting(Rule(kind=int, low=3, high=10_000_000), ALL)
+    cycles: int = setting(Rule(kind=int, low=1, high=1_000), ALL)
+    seed: int = setting(Rule(kind=int, low=0, high=SEEDS), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
     precision: str = setting(Rule(PRECISIONS), OURS)
-    cycles_together: str | int = setting(Rule(("auto",), int, low=1), OURS)
+    cycles_together: str | int = setting(Rule(("auto",), int, low=1, high=1_000), OURS)
     compile: bool = setting(Rule(TRUTH), ("pmmo",))
 
     def __post_init__(self) -> None:
@@ -147,7 +154,8 @@ class Settings:
 def check_value(name: str, value: Any, rule: Rule) -> None:
     """PmmoError naming the parameter, its value and the allowed ones."""
     if not rule.allows(value):
-        raise PmmoError(f"{name} is {value!r}; allowed: {rule}")
+        note = " (as a 32-bit float)" if isinstance(value, float) and not held(value) else ""
+        raise PmmoError(f"{name} is {briefly(value)}; allowed: {rule}{note}")
 
 
 def tunable() -> dict[str, tuple[Rule, tuple[str, ...]]]:

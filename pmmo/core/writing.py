@@ -55,6 +55,12 @@ def growing_folder(path: Path, *, durable: bool = True) -> Iterator[Path]:
         _exchange(new, path)
 
 
+def check_writable(path: Path) -> None:
+    """PmmoError now where `growing` could not write, rather than after long work."""
+    with _under_way(path, stat.S_ISREG):
+        pass
+
+
 def _exchange(new: Path, path: Path) -> None:
     """Put the folder `new` where `path` is; what was there goes with what is under way."""
     while True:

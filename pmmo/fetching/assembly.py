@@ -1,12 +1,12 @@
 """Put four columns together into one small file in the published layout."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.writing import growing
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.writer import allocate_movies, write_provenance
 
@@ -18,11 +18,6 @@ METADATA_SPACE = 1 << 20  # bytes of the assembled file besides its columns, at 
 
 class WrongHash(PmmoError):
     """A column that is not the pinned one."""
-
-
-def temporary(target: Path) -> Path:
-    """The name under which `target` grows: always the same, so that no run leaves another's."""
-    return target.with_name(target.name + ".tmp")
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -46,32 +41,26 @@ def assemble(
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
 ) -> dict[str, object]:
-    """Write `target` from the columns of `layout`, whose bytes `read` gives, and rename it.
+    """Write `target`, whole or not at all, from the columns of `layout`, whose bytes `read` gives.
 
     `kind`, `source` and the hashes become its provenance, which is returned: nothing that changes
     from run to run.
     `pins` maps columns to the sha256 they must have (WrongHash otherwise, naming the file
     `name`); `settled` raises where the source changed meanwhile.
     """
-    growing = temporary(target)
-    check_space(growing.parent, layout.nbytes + METADATA_SPACE)
+    check_space(target.parent, layout.nbytes + METADATA_SPACE)
     shapes = {column.name: (column.shape, column.dtype) for column in layout.columns.values()}
-    try:
-        places = allocate_movies(growing, shapes, layout.genre_names, layout.splits)
+    with growing(target) as new:
+        places = allocate_movies(new, shapes, layout.genre_names, layout.splits)
         hashes = {}
-        with growing.open("r+b", buffering=0) as file:
+        with new.open("r+b", buffering=0) as file:
             for column in layout.columns.values():
                 file.seek(places[column.name].offset)
                 hashes[column.name] = _pour(read(column), file)
         settled()
         check_pins(hashes, pins, name)
         provenance = _provenance(layout, kind, source, hashes, pins)
-        write_provenance(growing, provenance)
-        with growing.open("rb") as file:
-            os.fsync(file.fileno())
-        growing.replace(target)
-    finally:
-        growing.unlink(missing_ok=True)
+        write_provenance(new, provenance)
     return provenance
 
 

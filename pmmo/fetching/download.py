@@ -7,6 +7,7 @@ a power cut can smuggle in wrong bytes, and nothing has to be forced to the disk
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,8 +16,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pmmo.core.progress import Progress
+from pmmo.core.writing import write_bytes
+from pmmo.fetching.addresses import Address, Unusable
 from pmmo.fetching.assembly import METADATA_SPACE, check_pins, check_space
-from pmmo.fetching.http_session import Patience, Unusable
+from pmmo.fetching.http_session import Patience
 from pmmo.fetching.remote_file import Changed, HttpFile
 from pmmo.hdf5.layout import Column, Layout
 from pmmo.hdf5.layout_checks import check_layout
@@ -27,13 +30,21 @@ CHECKPOINT = 1 << 20  # bytes; what a kill can cost
 RESTARTS = 3  # where the file changes while it is fetched
 
 
-def folder_of(work: Path, url: str) -> Path:
-    """Where the parts of an address are kept; its secrets, if any, stay out of the name."""
-    return work / hashlib.sha256(url.encode()).hexdigest()[:16]
+def folder_of(work: Path, address: Address) -> Path:
+    """Where the parts of an address are kept; its secrets stay out of the name, and may change."""
+    return work / hashlib.sha256(address.written.encode()).hexdigest()[:16]
+
+
+def forget(entry: Path) -> None:
+    """Remove a folder or file of the work folder; of a link, the link alone."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def download(
-    url: str,
+    address: Address,
     work: Path,
     target: Path,
     *,
@@ -42,18 +53,18 @@ def download(
     allow_full_download: bool,
     patience: Patience | None = None,
 ) -> tuple[Layout, dict[str, Path], str]:
-    """The layout of the file at `url`, its columns as files below `work`, and its name to show.
+    """The layout of the file at `address`, its columns as files below `work`, and its name to show.
 
     Unusable where the address does not give a good file; another may.
     """
-    folder = folder_of(work, url)
+    folder = folder_of(work, address)
     for left in reversed(range(RESTARTS)):
         options = {"allow_full_download": allow_full_download, "patience": patience}
         try:
-            with HttpFile(url, **options) as file:
+            with HttpFile(address, **options) as file:
                 return _download(file, folder, target, pins, limit)
         except Changed as change:
-            shutil.rmtree(folder, ignore_errors=True)
+            forget(folder)
             if not left:
                 raise Unusable(
                     f"{change} Tried {RESTARTS} times; run again when it rests."
@@ -66,15 +77,11 @@ def _download(
 ) -> tuple[Layout, dict[str, Path], str]:
     layout = check_layout(inspect(file), file.name, file.size, limit)
     columns = layout.columns.values()
-    if (
-        not file.version.validator
-        and not file.version.etag
-        and not set(layout.columns) <= set(pins)
-    ):
+    if not file.version.validator and not set(layout.columns) <= set(pins):
         raise Unusable(
-            f"{file.name}: the server sends neither ETag nor Last-Modified, so that a changed file "
-            "would go unnoticed. Pin all four columns (data.sha256 in params.yaml), or download "
-            "the file yourself and give its path as data.source."
+            f"{file.name}: the server sends neither ETag nor Last-Modified (a weak ETag does not "
+            "count), so that a changed file would go unnoticed. Pin all four columns (data.sha256 "
+            "in params.yaml), or download the file yourself and give its path as data.source."
         )
     journal = Journal(folder, file, layout)
     done = {column.name: journal.resume(column) for column in columns}
@@ -116,17 +123,12 @@ class Journal:
         self.identity = json.loads(json.dumps(self.identity))
         self.done: dict[str, list] = {}
         known = self._read()
-        if known.get("identity") == self.identity and self._certain(file):
+        if known.get("identity") == self.identity and file.version.validator:
             self.done = known["done"]
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        else:  # another file, or the server cannot tell
+            forget(folder)
             folder.mkdir(parents=True)
         self._write()
-
-    @staticmethod
-    def _certain(file: HttpFile) -> bool:
-        """Whether the server can tell this file from another one of the same size."""
-        return bool(file.version.etag or file.version.modified)
 
     def part(self, column: Column) -> Path:
         return self.folder / f"{column.name}.part"
@@ -134,38 +136,47 @@ class Journal:
     def resume(self, column: Column) -> tuple[int, "hashlib._Hash"]:
         """How many bytes of a column are there and good, and their hash so far."""
         count, expected = self.done.get(column.name, [0, ""])
-        part, digest = self.part(column), hashlib.sha256()
-        part.touch()
-        if count and count <= part.stat().st_size:
-            with LocalFile(part) as file:
-                for view in file.stream(0, count):
-                    digest.update(view)
-        if digest.hexdigest() != expected:
-            count, digest = 0, hashlib.sha256()
-        os.truncate(part, count)
+        digest = hashlib.sha256()
+        with self.open(column) as part:
+            if count and count <= os.fstat(part.fileno()).st_size:
+                with LocalFile(self.part(column)) as file:
+                    for view in file.stream(0, count):
+                        digest.update(view)
+            if digest.hexdigest() != expected:
+                count, digest = 0, hashlib.sha256()
+            part.truncate(count)
         return count, digest
+
+    def open(self, column: Column) -> io.FileIO:
+        """The part to append to; OSError where a link stands in its place."""
+
+        def never_through_a_link(path: Path, flags: int) -> int:
+            return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+        return open(self.part(column), "ab", buffering=0, opener=never_through_a_link)
 
     def note(self, column: Column, count: int, digest: "hashlib._Hash") -> None:
         self.done[column.name] = [count, digest.hexdigest()]
         self._write()
 
     def _read(self) -> dict:
+        if self.folder.is_symlink():
+            return {}
         try:
-            return json.loads(self.path.read_text())
+            return json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
 
     def _write(self) -> None:
-        growing = self.path.with_suffix(".tmp")
-        growing.write_text(json.dumps({"identity": self.identity, "done": self.done}))
-        growing.replace(self.path)
+        text = json.dumps({"identity": self.identity, "done": self.done})
+        write_bytes(self.path, text.encode(), durable=False)
 
 
 def _finish(
     file: HttpFile, column: Column, journal: Journal, count: int, digest: "hashlib._Hash"
 ) -> str:
     """Fetch what a column lacks; its sha256."""
-    with journal.part(column).open("ab", buffering=0) as part:
+    with journal.open(column) as part:
         noted = count
         for view in file.stream(column.offset + count, column.nbytes - count):
             digest.update(view)

@@ -1,6 +1,5 @@
 """The stage `fetch`: any source of movies -> one small file in the published layout."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,9 +8,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pmmo.core.errors import PmmoError
-from pmmo.fetching.assembly import WrongHash, assemble, temporary
-from pmmo.fetching.download import download, folder_of
-from pmmo.fetching.http_session import Patience, Unusable
+from pmmo.core.writing import check_writable
+from pmmo.fetching.addresses import Unusable, expand, is_address, local_path
+from pmmo.fetching.assembly import WrongHash, assemble
+from pmmo.fetching.download import download, folder_of, forget
+from pmmo.fetching.http_session import Patience
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
@@ -37,23 +38,25 @@ def fetch(
     """Bring the four columns and the split of `source` to the file `target`; its provenance.
 
     `source` is `synthetic` (with `rows` and `seed`), `mmimdb` (the published file, from the first
-    of `mirrors` that gives it), a path, or an http(s) address. `sha256` pins columns to hashes
+    of `mirrors` that gives it), a path, or an http(s) address, in which `$NAME` stands for what the
+    environment has (`addresses`). `sha256` pins columns to hashes
     ("" pins nothing; `synthetic` is never pinned). `memory_limit_gb` bounds the columns together.
     `allow_full_download` lets a server without ranges send the whole file. `work` keeps what is
     under way. PmmoError says what is wrong and what to do; then `target` is as before.
     """
     pins = _pins(sha256 or {})
     limit = memory_limit_gb * GB
-    urls = [source] if "://" in source else list(mirrors) if source == "mmimdb" else []
+    urls = [source] if is_address(source) else list(mirrors) if source == "mmimdb" else []
     if source == "mmimdb" and not urls:
         raise PmmoError("data.mirrors is empty; data.source: mmimdb needs one (params.yaml).")
     with _ready(target, work):
         if source == "synthetic":
-            found = _fetch_synthetic(target, rows, seed, limit)
+            found = _fetch_synthetic(target, rows, seed, limit, work)
         elif urls:
-            found = _fetch_urls(target, urls, work, pins, limit, allow_full_download, patience)
+            options = {"limit": limit, "allow_full_download": allow_full_download}
+            found = _fetch_urls(target, urls, work=work, pins=pins, patience=patience, **options)
         else:
-            found = _fetch_file(target, Path(source).expanduser(), "file", source, pins, limit)
+            found = _fetch_file(target, local_path(source), "file", source, pins, limit)
         _clean(work)
     return found
 
@@ -61,43 +64,16 @@ def fetch(
 def _clean(work: Path) -> None:
     """Drop parts: of the file that is whole now, and of addresses that are no longer asked."""
     for entry in work.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        forget(entry)
 
 
-def _fetch_urls(
-    target: Path,
-    urls: Sequence[str],
-    work: Path,
-    pins: Mapping[str, str],
-    limit: float,
-    allow_full_download: bool,
-    patience: Patience | None,
-) -> dict[str, object]:
+def _fetch_urls(target: Path, urls: Sequence[str], **options: object) -> dict[str, object]:
     """From the first address that gives a good file; each on its own, bytes never mix."""
     reasons = []
     for url in urls:
         try:
-            layout, parts, name = download(
-                url,
-                work,
-                target,
-                pins=pins,
-                limit=limit,
-                allow_full_download=allow_full_download,
-                patience=patience,
-            )
-            return assemble(
-                target,
-                layout,
-                lambda column, parts=parts: _whole(parts[column.name]),
-                kind="http",
-                source=name,
-                name=name,
-                pins=pins,
-            )
-        except (Unusable, BadFile, WrongHash) as reason:
-            if isinstance(reason, WrongHash):
-                shutil.rmtree(folder_of(work, url), ignore_errors=True)
+            return _fetch_url(target, url, **options)
+        except Unusable as reason:
             reasons.append(str(reason))
     if len(reasons) > 1:
         reasons.insert(0, "no mirror gives the file (data.mirrors in params.yaml).")
@@ -106,6 +82,28 @@ def _fetch_urls(
         "-S data.source=/path/to/file (docs/data.md, Offline)."
     )
     raise PmmoError(" ".join(reasons))
+
+
+def _fetch_url(
+    target: Path, url: str, *, work: Path, pins: Mapping[str, str], **options: object
+) -> dict[str, object]:
+    """Unusable, without the address's secrets, where it does not give a good file."""
+    address = expand(url)
+    try:
+        layout, parts, name = download(address, work, target, pins=pins, **options)
+        return assemble(
+            target,
+            layout,
+            lambda column: _whole(parts[column.name]),
+            kind="http",
+            source=name,
+            name=name,
+            pins=pins,
+        )
+    except (Unusable, BadFile, WrongHash) as reason:
+        if isinstance(reason, WrongHash):
+            forget(folder_of(work, address))
+        raise Unusable(address.hide(str(reason))) from None
 
 
 def _whole(part: Path) -> Iterator[memoryview]:
@@ -117,14 +115,12 @@ def _whole(part: Path) -> Iterator[memoryview]:
 def _ready(target: Path, work: Path) -> Iterator[None]:
     """Alone, in folders that can be written to."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        check_no_link(work.parent)
+        check_no_link(work)
         work.mkdir(parents=True, exist_ok=True)
         with _alone(work):
-            temporary(target).touch()
-            try:
-                yield
-            finally:
-                temporary(target).unlink(missing_ok=True)
+            check_writable(target)
+            yield
     except OSError as error:
         raise PmmoError(
             f"{error.filename or target}: cannot be written ({error.strerror or error}). Free "
@@ -147,6 +143,15 @@ def _alone(work: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_no_link(folder: Path) -> None:
+    """PmmoError for a link: what is emptied in the end must be a folder of this project."""
+    if folder.is_symlink():
+        raise PmmoError(
+            f"{folder}: is a link to {folder.readlink()}, and is emptied after use. Remove the "
+            "link; a folder is made in its place."
+        )
+
+
 def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
     pins = {name: value.strip().lower() for name, value in sha256.items() if value}
     for name, value in pins.items():
@@ -162,15 +167,14 @@ def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
     return pins
 
 
-def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> dict[str, object]:
+def _fetch_synthetic(
+    target: Path, rows: int, seed: int, limit: float, work: Path
+) -> dict[str, object]:
     from pmmo.fetching.synthetic import write_synthetic  # only this source needs it
 
-    whole = target.with_name(target.name + ".synthetic.tmp")
-    try:
-        write_synthetic(whole, rows=rows, seed=seed)
-        return _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
-    finally:
-        whole.unlink(missing_ok=True)
+    whole = work / "synthetic.hdf5"
+    write_synthetic(whole, rows=rows, seed=seed)
+    return _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
 
 
 def _fetch_file(

@@ -2,27 +2,30 @@
 
 Built on requests and urllib3: connections, TLS, proxies and back-off are theirs. Redirects are
 followed here, since https must not become http; no credential is ever sent (not from .netrc, not
-from an address, no cookie).
+from an address, no cookie). The speed is measured where bytes arrive, so that a server cannot drip
+them in anywhere: not in a head, not between the chunks of a body.
 """
 
 import http.client
+import io
 import re
 import socket
-import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from pmmo.core.errors import PmmoError
+from pmmo.fetching.addresses import Unusable, shown
 
 REDIRECTS = 10
+PROXIES = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -48,10 +51,6 @@ class Patience:
         )
 
 
-class Unusable(PmmoError):
-    """This address does not give the file; another mirror may."""
-
-
 class Fault(Exception):
     """What went wrong this time and may go right the next; `response` may say when."""
 
@@ -75,52 +74,86 @@ class Version:
         return strong or self.modified
 
 
-def shown(url: str) -> str:
-    """An address without what may be secret in it, for messages and records."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+class Speed:
+    """Raises Fault where a server sends less than `slow_rate` over `slow_window` of waiting."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience, self.waited, self.count = patience, 0.0, 0
+
+    def moved(self, count: int, seconds: float) -> None:
+        """So many bytes more, for which this was waited."""
+        self.count += count
+        self.waited += seconds
+        if self.waited >= self.patience.slow_window:
+            rate = self.count / self.waited
+            if rate < self.patience.slow_rate:
+                raise Fault(f"the server sends only {rate:,.0f} bytes per second")
+            self.waited, self.count = 0.0, 0
 
 
-class _HeadDeadline:
-    """A connection that gives up where a response's head drips in byte by byte."""
+class _Paced(io.RawIOBase):
+    """The bytes of a response, whatever they belong to, as long as they come fast enough."""
 
-    def getresponse(self):
-        seconds = self.timeout if isinstance(self.timeout, int | float) else 60.0
-        timer = threading.Timer(2 * seconds, self._hang_up, [self.sock])
-        timer.daemon = True
-        timer.start()
-        try:
-            return super().getresponse()
-        finally:
-            timer.cancel()
+    def __init__(self, stream: io.BufferedReader, patience: Patience) -> None:
+        self._stream, self._speed = stream, Speed(patience)
 
-    @staticmethod
-    def _hang_up(sock: socket.socket) -> None:
-        with suppress(OSError):  # closed meanwhile
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def readinto(self, buffer: memoryview) -> int:
+        start = time.monotonic()
+        count = self._stream.readinto1(buffer)
+        self._speed.moved(count, time.monotonic() - start)
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
-class _Http(urllib3.HTTPConnectionPool):
-    class ConnectionCls(_HeadDeadline, HTTPConnection):
-        pass
-
-
-class _Https(urllib3.HTTPSConnectionPool):
-    class ConnectionCls(_HeadDeadline, HTTPSConnection):
-        pass
+class _PacedResponse(http.client.HTTPResponse):
+    def __init__(self, patience: Patience, sock: socket.socket, *arguments, **options) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_Paced(self.fp, patience))
 
 
 class _Adapter(HTTPAdapter):
+    """Connections, to servers and to proxies, whose responses are paced."""
+
+    def __init__(self, patience: Patience) -> None:
+        response = staticmethod(partial(_PacedResponse, patience))
+        self._pools = {}
+        for scheme, pool, connection in (
+            ("http", urllib3.HTTPConnectionPool, HTTPConnection),
+            ("https", urllib3.HTTPSConnectionPool, HTTPSConnection),
+        ):
+            paced = type(connection.__name__, (connection,), {"response_class": response})
+            self._pools[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": paced})
+        super().__init__(max_retries=0)
+
     def init_poolmanager(self, *arguments, **options) -> None:
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Http, "https": _Https}
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, *arguments, **options) -> urllib3.ProxyManager:
+        manager = super().proxy_manager_for(*arguments, **options)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
-def new_session() -> requests.Session:
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: else requests reads a redirect's whole body, even where it is not to follow it."""
+
+
+def new_session(patience: Patience) -> requests.Session:
     """A session that keeps its connections, uses the environment's proxies, and sends no secret."""
-    session = requests.Session()
-    session.mount("http://", _Adapter(max_retries=0))
-    session.mount("https://", _Adapter(max_retries=0))
+    session = _Session()
+    session.mount("http://", _Adapter(patience))
+    session.mount("https://", _Adapter(patience))
     session.auth = lambda request: request  # stops requests from looking into .netrc
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "pmmo"}
@@ -131,12 +164,12 @@ def check_address(url: str) -> None:
     """Unusable where an address is not plain http(s), or carries a name and password."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname
-    except ValueError:
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of the host or the port
         good = False
     if not good:
         raise Unusable(
-            f"{url.rpartition('@')[2]}: is not an address that starts with http:// or https://."
+            f"{shown(url)}: is not an address that starts with http:// or https:// and a host."
         )
     if "@" in parts.netloc:
         raise Unusable(
@@ -156,6 +189,7 @@ def get(session: requests.Session, url: str, headers: dict, patience: Patience):
         if url in seen or len(seen) > REDIRECTS:
             raise Unusable(f"{shown(url)}: the server redirects in circles.")
         seen.add(url)
+        check_proxy(url)
         with translated(url):
             response = session.get(
                 url,
@@ -168,7 +202,7 @@ def get(session: requests.Session, url: str, headers: dict, patience: Patience):
             break
         response.close()
         target = _joined(url, response.headers["Location"])
-        if url.startswith("https:") and not target.startswith("https:"):
+        if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
             raise Unusable(f"{shown(url)}: redirects from https to {shown(target)}; not followed.")
         url = target
     status = f"the server answers {response.status_code} {response.reason or ''}".rstrip()
@@ -183,9 +217,26 @@ def get(session: requests.Session, url: str, headers: dict, patience: Patience):
 
 def _joined(url: str, location: str) -> str:
     try:
-        return urljoin(url, location)
-    except ValueError:
-        raise Unusable(f"{shown(url)}: redirects to nowhere ({location!r:.80}).") from None
+        target = urljoin(url, location)
+        check_address(target)
+    except (ValueError, Unusable):
+        raise Unusable(f"{shown(url)}: the server redirects to nowhere.") from None
+    return target
+
+
+def proxy_for(url: str) -> str | None:
+    return requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+
+
+def check_proxy(url: str) -> None:
+    """Unusable where the environment's proxy for `url` is no address."""
+    proxy = proxy_for(url)
+    try:
+        if proxy is None or urllib3.util.parse_url(proxy).host:
+            return
+    except urllib3.exceptions.LocationParseError:
+        pass
+    raise Unusable(f"{shown(url)}: the proxy set by the environment ({PROXIES}) is no address.")
 
 
 @contextmanager
@@ -194,10 +245,9 @@ def translated(url: str):
     try:
         yield
     except requests.exceptions.ProxyError as error:
-        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
         raise Fault(
-            f"the proxy {shown(proxy)} set by the environment (HTTP_PROXY, HTTPS_PROXY, "
-            f"ALL_PROXY) does not serve: {_root(error)}"
+            f"the proxy {shown(proxy_for(url) or '')} set by the environment ({PROXIES}) does not "
+            f"serve: {_root(error)}"
         ) from None
     except requests.exceptions.SSLError as error:
         if "certificate" in str(error).lower():
@@ -205,10 +255,10 @@ def translated(url: str):
         raise Fault(f"no secure connection: {_root(error)}") from None
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
         raise Fault("the server does not answer or has stopped sending") from None
+    except ValueError as error:  # requests or urllib3 make nothing of the address or the proxy
+        raise Unusable(f"{shown(url)}: cannot be asked ({_root(error)}).") from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Fault(f"the connection failed: {_root(error)}") from None
-    except ValueError as error:  # requests looks at a redirect's target even where not to follow it
-        raise Unusable(f"{shown(url)}: the server redirects to nowhere ({error}).") from None
 
 
 def _root(error: BaseException) -> str:
@@ -226,22 +276,8 @@ def _root(error: BaseException) -> str:
         return "the server stopped too early"
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^.*object at 0x\w+>: |^.*Connection\w*\(.*?\): ", "", text)
+    text = re.sub(r"\S*(//|[@?])\S*", "…", text)  # addresses, whole or in part
     return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
-
-
-class Speed:
-    """Raises Fault where a server sends less than `slow_rate` over `slow_window`."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience, self.start, self.count = patience, time.monotonic(), 0
-
-    def moved(self, count: int) -> None:
-        self.count += count
-        elapsed = time.monotonic() - self.start
-        if elapsed >= self.patience.slow_window:
-            if self.count < self.patience.slow_rate * elapsed:
-                raise Fault(f"the server sends only {self.count / elapsed:,.0f} bytes per second")
-            self.start, self.count = time.monotonic(), 0
 
 
 class Tries:

@@ -12,17 +12,15 @@ from dataclasses import dataclass
 import requests
 
 from pmmo.core.errors import PmmoError
+from pmmo.fetching.addresses import Address, Unusable
 from pmmo.fetching.http_session import (
     Fault,
     Patience,
-    Speed,
     Tries,
-    Unusable,
     Version,
     check_address,
     get,
     new_session,
-    shown,
     translated,
 )
 from pmmo.hdf5.sources import BUFFER, SIGNATURE
@@ -45,7 +43,6 @@ class Body:
     response: requests.Response
     position: int
     end: int
-    speed: Speed
 
     def read(self, most: int) -> bytes:
         """At least one byte; Fault where none comes."""
@@ -53,13 +50,12 @@ class Body:
             data = self.response.raw.read1(min(most, self.end - self.position))
         if not data:
             raise Fault(f"the server stopped {self.end - self.position:,} bytes too early")
-        self.speed.moved(len(data))
         self.position += len(data)
         return data
 
 
 class HttpFile:
-    """The file at `url`, which is asked only for the bytes that are read.
+    """The file at an address, which is asked only for the bytes that are read.
 
     `moved(count)` is told of each portion that arrives. `version` is what the server calls this
     file; `requests` and `received` count what was asked and what came.
@@ -67,19 +63,19 @@ class HttpFile:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         *,
         allow_full_download: bool = False,
         patience: Patience | None = None,
         moved: Callable[[int], object] = lambda count: None,
     ) -> None:
-        check_address(url)
-        self.url, self.name = url, shown(url)
+        check_address(address.url)
+        self.url, self.name = address.url, address.name
         self.patience = patience or Patience()
         self.moved = moved
         self.requests = self.received = self._last_failure = 0
         self._blocks: dict[int, bytes] = {}
-        self._session = new_session()
+        self._session = new_session(self.patience)
         self._through: Body | None = None  # the pass under way at a server without ranges
         self._passes = 0
         try:
@@ -170,7 +166,7 @@ class HttpFile:
         length = _length(response)
         if length is not None and response.status_code == 206 and length != end - start:
             raise Fault(f"the server announced {length:,} bytes, asked for {end - start:,}")
-        return Body(response, start, end, Speed(self.patience))
+        return Body(response, start, end)
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
         now = _version(response, self.version.size if size is None else size)

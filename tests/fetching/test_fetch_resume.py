@@ -104,10 +104,10 @@ def test_goes_on_after_kill(tmp_path, large, share):
 
 
 def test_kill_while_putting_together(tmp_path, large):
-    growing = tmp_path / "data" / "movies.hdf5.tmp"
+    growing = "data/.pmmo-*.tmp/movies.hdf5"
     with FileServer(large) as server:
         first = start(tmp_path, server.url)
-        wait_until(lambda: growing.exists() and growing.stat().st_size > 0)
+        wait_until(lambda: any(path.stat().st_size > 0 for path in tmp_path.glob(growing)))
         kill(first)
         assert not (tmp_path / "data" / "movies.hdf5").exists()
         end(start(tmp_path, server.url))

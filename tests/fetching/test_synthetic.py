@@ -176,7 +176,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError("No space left on device")
 
     monkeypatch.setattr("pmmo.fetching.synthetic.write_movies", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PmmoError, match="No space left"):
         write_synthetic(path, rows=60, seed=0)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("movies.hdf5", b"before")]
 
