@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmmo.config.settings import Rule, check_value
-from pmmo.core.errors import PmmoError
+from pmmo.core.errors import PmmoError, briefly
 
 LOCAL, RAY = "local", "ray"
 VARIABLE = "PMMO_ENGINE"  # environment: wins over params.yaml
-ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 GPU_SHARE_RULE = Rule(kind=float, above=0.0, high=1.0)
 
 
@@ -38,10 +38,11 @@ class Engine:
 
 def check_engine(name: str, value: object) -> None:
     """PmmoError naming the key or variable, its value and the allowed ones."""
-    if value not in (LOCAL, RAY) and not (isinstance(value, str) and ADDRESS.fullmatch(value)):
+    found = ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if value not in (LOCAL, RAY) and not (found and int(found["port"]) < 2**16):
         raise PmmoError(
-            f"{name} is {value!r}; allowed: {LOCAL}, {RAY} (the cluster that this machine belongs "
-            "to) or the address of a Ray cluster, host:port or ray://host:port"
+            f"{name} is {briefly(value)}; allowed: {LOCAL}, {RAY} (the cluster that this machine "
+            "belongs to) or the address of a Ray cluster, host:port or ray://host:port"
         )
 
 
