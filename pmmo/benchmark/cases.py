@@ -43,7 +43,7 @@ class Case:
 
 def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
     """The rows that are timed, at the paper's sizes whatever `scale` says."""
-    tree = yaml.safe_load(path.read_text()) | {"scale": "paper"}
+    tree = yaml.safe_load(path.read_text(encoding="utf-8")) | {"scale": "paper"}
     rows = {"pmmo": "pmmo-kl-l2", "mmo": "mmo", "gmu": "gmu"}
     return {
         system: resolve_row(tree, row, tree["variants"][row])[0] for system, row in rows.items()

@@ -137,7 +137,7 @@ class Journal:
         """How many bytes of a column are there and good, and their hash so far."""
         count, expected = self.done.get(column.name, [0, ""])
         digest = hashlib.sha256()
-        with self.open(column) as part:
+        with self.growing(column) as part:
             if count and count <= os.fstat(part.fileno()).st_size:
                 with LocalFile(self.part(column)) as file:
                     for view in file.stream(0, count):
@@ -147,7 +147,7 @@ class Journal:
             part.truncate(count)
         return count, digest
 
-    def open(self, column: Column) -> io.FileIO:
+    def growing(self, column: Column) -> io.FileIO:
         """The part to append to; OSError where a link stands in its place."""
 
         def never_through_a_link(path: Path, flags: int) -> int:
@@ -176,7 +176,7 @@ def _finish(
     file: HttpFile, column: Column, journal: Journal, count: int, digest: "hashlib._Hash"
 ) -> str:
     """Fetch what a column lacks; its sha256."""
-    with journal.open(column) as part:
+    with journal.growing(column) as part:
         noted = count
         for view in file.stream(column.offset + count, column.nbytes - count):
             digest.update(view)
