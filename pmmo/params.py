@@ -245,7 +245,7 @@ def outs(pipeline: Path, rows: Iterable[str]) -> list[Path]:
         for kind in ("outs", "metrics", "plots"):
             for entry in stage.get(kind, ()):
                 name = entry if isinstance(entry, str) else next(iter(entry))
-                names += dict.fromkeys(name.replace("${key}", row) for row in ("", *rows))
+                names += {name.replace("${key}", row): None for row in rows} or [name]
     return [pipeline.parent / name for name in names]
 
 
@@ -319,7 +319,7 @@ def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | N
     """PmmoError for a block that is no mapping, an unknown key, or a missing one."""
     place = where or "params.yaml"
     if not isinstance(block, Mapping):
-        what = kind_of(block) if place == "data" else briefly(block)
+        what = kind_of(block) if place.startswith("data") else briefly(block)
         raise PmmoError(f"{place} is {what}; it must be a block of settings")
     if unknown := sorted(set(map(str, block)) - allowed):
         raise PmmoError(

@@ -15,7 +15,7 @@ SYSTEMS = ("pmmo", "mmo", "gmu", "released")
 ELBOS = ("v1", "v2", "kl")
 PENALTIES = ("none", "l1", "l2")
 PRECISIONS = ("float32", "tf32", "bf16")
-SMALLEST, LARGEST = 1.1754944e-38, 3.4028235e38  # 32-bit floats: beyond them is 0 or infinity
+SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # 32-bit floats; beyond: 0, infinity
 UNITS, SEEDS = 32_768, 2**31 - 1  # hidden units of a layer; seeds, which cycles count up from
 
 

@@ -10,7 +10,7 @@ class PmmoError(Exception):
 def briefly(value: object) -> str:
     """The `repr` of any value for a message: on one line and of bounded length."""
     short = reprlib.Repr()
-    short.maxstring = short.maxother = 80
+    short.maxstring, short.maxother, short.maxlevel = 80, 80, 2
     try:
         return short.repr(value)
     except ValueError:  # Python writes no number of thousands of digits

@@ -18,6 +18,12 @@ ADDRESS = re.compile(rf"(?P<scheme>https?)://{HOST}(\?(?P<query>[^#\s]*))?", re.
 SHOWN = re.compile(rf"([a-z][a-z0-9+.-]*://)?{HOST}", re.I)
 # what a query may have in the open: names whose values come from the environment, and switches
 OPEN = re.compile(r"([\w.-]{1,40}=)?\$[A-Za-z_]\w*|(download|dl|raw)=(0|1|true|false)", re.ASCII)
+IN_HOST, ANYWHERE = re.compile(r"[\w.:\[\]-]+", re.ASCII), re.compile("[!-~]+")  # of a value
+SENT = "!#$&'()*+,/:;=?@[]~"  # what requests leaves as it is
+PASSWORD = (
+    "the address contains a name or password (what stands before @); none is ever sent. Download "
+    "the file yourself and give its path as data.source."
+)
 LONGEST = 300  # characters of an address in a message
 SHORTEST = 4  # characters of a value that is hidden in messages: fewer are no secret
 
@@ -46,10 +52,7 @@ def check_written(name: str, text: str) -> None:
     """
     found = ADDRESS.fullmatch(text)
     if "@" in text.partition("?")[0]:
-        raise PmmoError(
-            f"{name} contains a name or password (what stands before @); none is ever sent. Give "
-            "the address without it, or download the file yourself and give its path."
-        )
+        raise PmmoError(f"{name}: {PASSWORD}")
     if found is None:
         raise PmmoError(
             f"{name} is not an address that starts with http:// or https:// and a host, without "
@@ -79,23 +82,27 @@ class Address:
     def hide(self, text: str) -> str:
         """The text with the names of variables instead of their values."""
         for value, name in self.secrets:
-            text = text.replace(value, name)
+            text = re.sub(re.escape(value), name, text, flags=re.I)
         return text
 
 
 def expand(written: str) -> Address:
     """The address with the environment's values; Unusable where one is missing or cannot be."""
+    host = re.match("[^/?#]*//[^/?#]*", written)
+    if host and "@" in host[0]:
+        raise Unusable(f"{shown(written)}: {PASSWORD}")
     secrets = set()
 
     def value(found: re.Match) -> str:
         text = os.environ.get(found[1], "")
-        if not text or not text.isascii() or not text.isprintable() or " " in text:
+        in_host = host is not None and found.end() <= host.end()
+        if not (IN_HOST if in_host else ANYWHERE).fullmatch(text):
             raise Unusable(
                 f"{shown(written)}: the environment variable {found[1]} that it names is "
                 f"{'not set' if not text else 'no part of an address'}. Set it where dvc runs "
                 "(docs/data.md, Secrets)."
             )
-        forms = {text, quote(text), quote(text, safe=""), unquote(text)}
+        forms = {text, unquote(text), *(quote(text, safe) for safe in ("", "/", SENT, SENT + "%"))}
         secrets.update((form, found[0]) for form in forms if len(form) >= SHORTEST)
         return text
 

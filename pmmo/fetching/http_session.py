@@ -22,7 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from pmmo.fetching.addresses import Unusable, shown
+from pmmo.fetching.addresses import PASSWORD, Unusable, shown
 
 REDIRECTS = 10
 PROXIES = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"
@@ -172,25 +172,20 @@ def check_address(url: str) -> None:
             f"{shown(url)}: is not an address that starts with http:// or https:// and a host."
         )
     if "@" in parts.netloc:
-        raise Unusable(
-            f"{shown(url)}: the address contains a name or password; none is ever sent. Download "
-            "the file yourself and give its path as data.source."
-        )
+        raise Unusable(f"{shown(url)}: {PASSWORD}")
 
 
-def get(session: requests.Session, url: str, headers: dict, patience: Patience):
+def get(session: requests.Session, url: str, name: str, headers: dict, patience: Patience):
     """The response (200, 206 or 416, body unread) to a GET after redirects.
 
-    Fault where trying again may help, Unusable where it will not.
+    Fault where trying again may help, Unusable, with the address's `name`, where it will not. Of
+    the addresses that a server redirects to, messages have the host alone.
     """
-    seen = set()
+    seen, where = set(), name
     while True:
-        check_address(url)
-        if url in seen or len(seen) > REDIRECTS:
-            raise Unusable(f"{shown(url)}: the server redirects in circles.")
+        check_proxy(url, where)
         seen.add(url)
-        check_proxy(url)
-        with translated(url):
+        with translated(url, where):
             response = session.get(
                 url,
                 headers=headers,
@@ -201,26 +196,30 @@ def get(session: requests.Session, url: str, headers: dict, patience: Patience):
         if not response.is_redirect:
             break
         response.close()
-        target = _joined(url, response.headers["Location"])
+        target = _joined(url, response.headers["Location"], where)
+        host = "/".join(shown(target).split("/")[:3])
         if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-            raise Unusable(f"{shown(url)}: redirects from https to {shown(target)}; not followed.")
-        url = target
-    status = f"the server answers {response.status_code} {response.reason or ''}".rstrip()
+            raise Unusable(f"{where}: redirects from https to {host}; not followed.")
+        if target in seen or len(seen) > REDIRECTS:
+            raise Unusable(f"{where}: the server redirects in circles.")
+        url, where = target, f"{name} (redirected to {host})"
     if response.status_code in (200, 206, 416):
         return response
     response.close()
+    phrase = http.client.responses.get(response.status_code, "")
+    status = f"the server answers {response.status_code} {phrase}".rstrip()
     if response.status_code in TRY_AGAIN:
         raise Fault(status, response)
     hints = {401: " and wants a password; none is ever sent", 407: ": the proxy wants a password"}
-    raise Unusable(f"{shown(url)}: {status}{hints.get(response.status_code, '')}.")
+    raise Unusable(f"{where}: {status}{hints.get(response.status_code, '')}.")
 
 
-def _joined(url: str, location: str) -> str:
+def _joined(url: str, location: str, where: str) -> str:
     try:
         target = urljoin(url, location)
         check_address(target)
     except (ValueError, Unusable):
-        raise Unusable(f"{shown(url)}: the server redirects to nowhere.") from None
+        raise Unusable(f"{where}: the server redirects to nowhere.") from None
     return target
 
 
@@ -228,7 +227,7 @@ def proxy_for(url: str) -> str | None:
     return requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
 
 
-def check_proxy(url: str) -> None:
+def check_proxy(url: str, where: str) -> None:
     """Unusable where the environment's proxy for `url` is no address."""
     proxy = proxy_for(url)
     try:
@@ -236,11 +235,11 @@ def check_proxy(url: str) -> None:
             return
     except urllib3.exceptions.LocationParseError:
         pass
-    raise Unusable(f"{shown(url)}: the proxy set by the environment ({PROXIES}) is no address.")
+    raise Unusable(f"{where}: the proxy set by the environment ({PROXIES}) is no address.")
 
 
 @contextmanager
-def translated(url: str):
+def translated(url: str, where: str):
     """What requests and urllib3 raise, as Fault in words, or Unusable for a bad address."""
     try:
         yield
@@ -251,12 +250,12 @@ def translated(url: str):
         ) from None
     except requests.exceptions.SSLError as error:
         if "certificate" in str(error).lower():
-            raise Unusable(f"{shown(url)}: its certificate is refused ({_root(error)}).") from None
+            raise Unusable(f"{where}: its certificate is refused ({_root(error)}).") from None
         raise Fault(f"no secure connection: {_root(error)}") from None
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
         raise Fault("the server does not answer or has stopped sending") from None
     except ValueError as error:  # requests or urllib3 make nothing of the address or the proxy
-        raise Unusable(f"{shown(url)}: cannot be asked ({_root(error)}).") from None
+        raise Unusable(f"{where}: cannot be asked ({_root(error)}).") from None
     except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         raise Fault(f"the connection failed: {_root(error)}") from None
 

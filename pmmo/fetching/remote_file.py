@@ -43,10 +43,11 @@ class Body:
     response: requests.Response
     position: int
     end: int
+    name: str
 
     def read(self, most: int) -> bytes:
         """At least one byte; Fault where none comes."""
-        with translated(self.response.url):
+        with translated(self.response.url, self.name):
             data = self.response.raw.read1(min(most, self.end - self.position))
         if not data:
             raise Fault(f"the server stopped {self.end - self.position:,} bytes too early")
@@ -110,11 +111,11 @@ class HttpFile:
 
     def _get(self, headers: dict[str, str]) -> requests.Response:
         self.requests += 1
-        response = get(self._session, self.url, headers, self.patience)
+        response = get(self._session, self.url, self.name, headers, self.patience)
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         kind = response.headers.get("Content-Type", "").lower()
         if encoding != "identity":
-            what = f"the server sends the file encoded as {encoding!r}, against the request"
+            what = f"the server sends the file encoded as {encoding!r:.40}, against the request"
         elif kind.startswith(("text/html", "application/xhtml")) and response.status_code != 416:
             what = "the server sends a web page instead of the file"
         elif kind.startswith("multipart/"):
@@ -158,7 +159,9 @@ class HttpFile:
         text = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", text.strip())
         if not match:
-            raise Fault(f"the server sent a part without saying which (Content-Range: {text!r})")
+            raise Fault(
+                f"the server sent a part without saying which (Content-Range: {text!r:.80})"
+            )
         start, last, size = map(int, match.groups())
         return start, last + 1, size
 
@@ -166,12 +169,14 @@ class HttpFile:
         length = _length(response)
         if length is not None and response.status_code == 206 and length != end - start:
             raise Fault(f"the server announced {length:,} bytes, asked for {end - start:,}")
-        return Body(response, start, end)
+        return Body(response, start, end, self.name)
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
         now = _version(response, self.version.size if size is None else size)
         if now != self.version:
-            raise Changed(f"{self.name}: the file there changed from {self.version} to {now}.")
+            raise Changed(
+                f"{self.name}: the file there changed from {self.version!s:.200} to {now!s:.200}."
+            )
 
     def _open_range(self, start: int, end: int) -> Body:
         headers = {"Range": f"bytes={start}-{end - 1}"}
