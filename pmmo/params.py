@@ -227,8 +227,9 @@ def check_source(source: Any, outs: Iterable[Path]) -> None:
         for out in outs:
             if any(at.is_relative_to(gone) for at in places for gone in both_places(out)):
                 raise PmmoError(
-                    f"data.source: {source} is, or lies in, {out}, which the pipeline deletes and "
-                    "makes anew. Move your file to another place and give that."
+                    f"data.source: {source} is, or lies in, {out}, which DVC deletes and makes "
+                    "anew, `dvc exp run` even before it runs a stage. Put your file elsewhere, "
+                    "such as data/own.hdf5, and give that."
                 )
 
 
@@ -238,7 +239,7 @@ def both_places(path: Path) -> set[Path]:
 
 
 def outs(pipeline: Path, rows: Iterable[str]) -> list[Path]:
-    """All that DVC deletes before it runs the stage that makes it, from dvc.yaml."""
+    """All that DVC deletes before the stage that makes it runs, from dvc.yaml."""
     names = []
     for stage in read_yaml(pipeline)["stages"].values() if pipeline.exists() else ():
         stage = stage.get("do", stage)

@@ -706,7 +706,7 @@ def test_a_source_that_the_pipeline_deletes_is_refused(project, monkeypatch, sou
     monkeypatch.setenv("HOME", str(project))
     if absolute and not source.startswith("~"):
         source = str(project / source)
-    with pytest.raises(PmmoError, match=r"is, or lies in, .* which the pipeline deletes"):
+    with pytest.raises(PmmoError, match=r"is, or lies in, .* which DVC deletes"):
         resolve_tree(project, ("data.source", source))
 
 
@@ -717,7 +717,7 @@ def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
     (project / "data/movies.hdf5").unlink()
     (project / "data/movies.hdf5").symlink_to(project / "elsewhere/y")
     for source in ("disk/rows/gmu/x", "runs/rows/gmu/x", "elsewhere/y"):
-        with pytest.raises(PmmoError, match="which the pipeline deletes"):
+        with pytest.raises(PmmoError, match="which DVC deletes"):
             resolve_tree(project, ("data.source", source))
 
 
