@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.stage import print_in_any_locale
 
 
 def show_params(row: str | None) -> str:
@@ -200,6 +201,7 @@ COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid)
 
 
 def main() -> None:
+    print_in_any_locale()
     parser = argparse.ArgumentParser(prog="python -m pmmo")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for add in COMMANDS:

@@ -1,7 +1,8 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,25 @@ from typing import Any
 import yaml
 
 from pmmo.config.engine import Engine
-from pmmo.config.settings import SYSTEMS, Rule, Settings, System, check_value, tunable
-from pmmo.core.errors import PmmoError
+from pmmo.config.settings import SEEDS, SYSTEMS, UNITS, Rule, Settings, System, check_value, tunable
+from pmmo.core.errors import PmmoError, briefly
+from pmmo.fetching.addresses import check_written, is_address, local_path
 
 SCALES = ("demo", "paper")
 WIDTHS = ("wide", "narrow", "base")
+UNITS_RULE = Rule(kind=int, low=1, high=UNITS)
 IN_FILE = {  # settings that params.yaml may give by name; `resolve` turns the names into numbers
-    "width": Rule(WIDTHS, int, low=1),
-    "maxout_units": Rule(("width",), int, low=1),
+    "width": Rule(WIDTHS, int, low=1, high=UNITS),
+    "maxout_units": Rule(("width",), int, low=1, high=UNITS),
 }
+MEMORY_RULE = Rule(kind=float, above=0.0, high=1e6)  # GB
+SEED_RULE = Rule(kind=int, low=0, high=SEEDS)
 AUTO = "auto"
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
-NAME_CHARACTERS = set("abcdefghijklmnopqrstuvwxyz0123456789-")
+ROW_NAME = re.compile("[a-z0-9-]{1,64}")
+SHA256 = re.compile("[0-9A-Fa-f]{64}")
+LONGEST_LABEL, LONGEST_SOURCE = 200, 4096  # characters
+MOST_MIRRORS = 100
 EXPERIMENT = "experiment"
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
@@ -85,10 +93,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
 
     PmmoError names the first parameter that is wrong.
     """
-    try:
-        tree = yaml.load(path.read_text(), Loader)  # a safe loader
-    except yaml.YAMLError as error:
-        raise PmmoError(f"{path} is not valid YAML: {error}") from error
+    tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
     check_keys("", tree, {"scale", "data", "intervals", "guard", *ENGINE, *BLOCKS, *tunable()})
@@ -106,7 +111,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     return Params(
         rows=resolved,
         experiment=experiment,
-        data=resolve_data(tree),
+        data=resolve_data(tree, outs(path.with_name("dvc.yaml"), resolved)),
         intervals=resolve_intervals(tree),
         guard=resolve_guard(tree),
         engine=Engine(**{key: tree[key] for key in ENGINE}),
@@ -114,15 +119,39 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     )
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; PmmoError, which repeats nothing of it, where it cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # a safe loader
+    except OSError as error:
+        raise PmmoError(
+            f"{path} cannot be read ({error.strerror}). Run this in the project's folder."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise PmmoError(f"{path} is not valid YAML: {where}{error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise PmmoError(
+            f"{path} is not valid YAML: a character that is not UTF-8 or cannot be printed, a "
+            "number or date that is none, or blocks in blocks without end"
+        ) from None
+
+
 def resolve_row(tree: dict, name: str, row: Any) -> tuple[Settings, Origins]:
     """A block of `variants` over the layers of its system and the scale."""
     where = f"variants.{name}"
     if not isinstance(row, dict):
-        raise PmmoError(f"{where} is {row!r}; it must be a block with label, system and settings")
+        raise PmmoError(
+            f"{where} is {briefly(row)}; it must be a block with label, system and settings"
+        )
     check_keys(where, row, {"label", *tunable()}, required={"label", "system", "width"})
     check_value(f"{where}.system", row["system"], Rule(SYSTEMS))
-    if not isinstance(row["label"], str) or not row["label"]:
-        raise PmmoError(f"{where}.label is {row['label']!r}; it must be a text")
+    if not is_text(row["label"], LONGEST_LABEL):
+        raise PmmoError(
+            f"{where}.label is {briefly(row['label'])}; it must be a text of at most "
+            f"{LONGEST_LABEL} printable characters"
+        )
     own = {key: value for key, value in row.items() if key not in ("label", "system")}
     return resolve(tree, name, row["label"], row["system"], [(where, own)])
 
@@ -166,7 +195,7 @@ def resolve(
     if values.get("width") in WIDTHS:
         origin = f"scales.{scale}.widths.{values['width']}"
         values["width"] = sizes["widths"][values["width"]]
-        check_value(origin, values["width"], Rule(kind=int, low=1))
+        check_value(origin, values["width"], UNITS_RULE)
         origins["width"] += f" -> {origin}"
     if values.get("maxout_units") == "width":
         values["maxout_units"] = values["width"]
@@ -177,24 +206,20 @@ def resolve(
     return Settings(name=name, label=label, system=system, **values), origins
 
 
-def resolve_data(tree: dict) -> DataSettings:
+def resolve_data(tree: dict, outs: Iterable[Path]) -> DataSettings:
     """The `data` block, with `auto` taken from the scale."""
     block, default = tree["data"], tree["scales"][tree["scale"]]["data"]
     check_keys("data", block, set(DataSettings.__annotations__))
     source = default["source"] if block["source"] == AUTO else block["source"]
-    if not isinstance(source, str) or not source:
-        raise PmmoError(
-            f"data.source is {source!r}; allowed: auto, synthetic, mmimdb, a path or a URL"
-        )
+    check_source(source, outs)
     rows = default["rows"] if block["rows"] == AUTO else block["rows"]
-    check_value("data.rows", rows, Rule(kind=int, low=1))
-    check_value("data.seed", block["seed"], Rule(kind=int, low=0))
+    check_value("data.rows", rows, Rule(kind=int, low=1, high=1_000_000))
+    check_value("data.seed", block["seed"], SEED_RULE)
     check_value("data.nan_text", block["nan_text"], Rule(("zeros", "error")))
-    check_value("data.memory_limit_gb", block["memory_limit_gb"], Rule(kind=float, above=0.0))
+    check_value("data.memory_limit_gb", block["memory_limit_gb"], MEMORY_RULE)
     check_value("data.allow_full_download", block["allow_full_download"], Rule((True, False)))
-    check_keys("data.sha256", block["sha256"], set(HASHED_COLUMNS))
-    if not isinstance(block["mirrors"], list):
-        raise PmmoError(f"data.mirrors is {block['mirrors']!r}; it must be a list of URLs")
+    check_pins(block["sha256"])
+    check_mirrors(block["mirrors"])
     synthetic = source == "synthetic"
     return DataSettings(
         source=source,
@@ -208,12 +233,87 @@ def resolve_data(tree: dict) -> DataSettings:
     )
 
 
+def check_source(source: Any, outs: Iterable[Path]) -> None:
+    """PmmoError for what is no source, may hold a secret, or is deleted before it is read."""
+    if not is_text(source, LONGEST_SOURCE):
+        raise PmmoError(
+            f"data.source is {kind_of(source)}; allowed: auto, synthetic, mmimdb, a path or a URL, "
+            f"at most {LONGEST_SOURCE} printable characters"
+        )
+    if is_address(source):
+        check_written("data.source", source)
+    elif source not in ("synthetic", "mmimdb"):
+        places = both_places(local_path(source))
+        for out in outs:
+            if any(at.is_relative_to(gone) for at in places for gone in both_places(out)):
+                raise PmmoError(
+                    f"data.source: {source} is, or lies in, {out}, which DVC deletes and makes "
+                    "anew, `dvc exp run` even before it runs a stage. Put your file elsewhere, "
+                    "such as data/own.hdf5, and give that."
+                )
+
+
+def both_places(path: Path) -> set[Path]:
+    """Where a path leads, and where it lies itself if it is a link; folders resolved."""
+    return {Path(os.path.realpath(path)), Path(os.path.realpath(path.parent)) / path.name}
+
+
+def outs(pipeline: Path, rows: Iterable[str]) -> list[Path]:
+    """All that DVC deletes before the stage that makes it runs, from dvc.yaml."""
+    names: list[str] = []
+    for stage in read_yaml(pipeline)["stages"].values() if pipeline.exists() else ():
+        stage = stage.get("do", stage)
+        for kind in ("outs", "metrics", "plots"):
+            for entry in stage.get(kind, ()):
+                name = entry if isinstance(entry, str) else next(iter(entry))
+                names += {name.replace("${key}", row): None for row in rows} or [name]
+    return [pipeline.parent / name for name in names]
+
+
+def check_mirrors(mirrors: Any) -> None:
+    """PmmoError for what is no list of addresses, or may hold a secret."""
+    if not isinstance(mirrors, list) or len(mirrors) > MOST_MIRRORS:
+        raise PmmoError(
+            f"data.mirrors is {kind_of(mirrors)}; it must be a list of URLs, at most {MOST_MIRRORS}"
+        )
+    for number, mirror in enumerate(mirrors, 1):
+        name = f"data.mirrors, entry {number},"
+        if not is_text(mirror, LONGEST_SOURCE):
+            raise PmmoError(
+                f"{name} is {kind_of(mirror)}; it must be a URL in printable characters"
+            )
+        check_written(name, mirror)
+
+
+def check_pins(pins: Any) -> None:
+    """PmmoError for what is not a hash, or nothing, for each column."""
+    check_keys("data.sha256", pins, set(HASHED_COLUMNS))
+    for name, value in pins.items():
+        if value != "" and not (isinstance(value, str) and SHA256.fullmatch(value)):
+            raise PmmoError(
+                f"data.sha256.{name} is {briefly(value)}; expected 64 hexadecimal digits in "
+                "quotes, or ''"
+            )
+
+
+def is_text(value: Any, longest: int) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= longest
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, without what it says: it may be secret."""
+    if isinstance(value, str) and value:
+        return "a text that is too long or cannot be printed"
+    kinds: dict[type, str] = {list: "a list", dict: "a block"}
+    return kinds.get(type(value)) or briefly(value)
+
+
 def resolve_intervals(tree: dict) -> Intervals:
     block = tree["intervals"]
     check_keys("intervals", block, set(Intervals.__annotations__))
     check_value("intervals.level", block["level"], Rule(kind=float, above=0.0, below=1.0))
-    check_value("intervals.draws", block["draws"], Rule(kind=int, low=100))
-    check_value("intervals.seed", block["seed"], Rule(kind=int, low=0))
+    check_value("intervals.draws", block["draws"], Rule(kind=int, low=100, high=20_000))
+    check_value("intervals.seed", block["seed"], SEED_RULE)
     return Intervals(**block)
 
 
@@ -226,19 +326,19 @@ def resolve_guard(tree: dict) -> Guard:
 def check_blocks(tree: dict) -> None:
     """The blocks that are read by name further on, before anything is."""
     if not isinstance(tree["variants"], Mapping):
-        raise PmmoError(f"variants is {tree['variants']!r}; it must be a block of rows")
-    where = f"scales.{tree['scale']}"
-    sizes = tree["scales"][tree["scale"]]
-    check_keys(
-        where, sizes, {"data", "widths", "all", *SYSTEMS}, required={"data", "widths", "all"}
-    )
-    check_keys(f"{where}.data", sizes["data"], {"source", "rows"})
-    check_keys(f"{where}.widths", sizes["widths"], set(WIDTHS))
+        raise PmmoError(f"variants is {briefly(tree['variants'])}; it must be a block of rows")
+    for scale in SCALES:
+        where, sizes, needed = f"scales.{scale}", tree["scales"][scale], {"data", "widths", "all"}
+        check_keys(where, sizes, {*needed, *SYSTEMS}, required=needed)
+        check_keys(f"{where}.data", sizes["data"], {"source", "rows"})
+        check_keys(f"{where}.widths", sizes["widths"], set(WIDTHS))
 
 
 def check_name(name: Any) -> None:
-    if not isinstance(name, str) or not name or set(name) - NAME_CHARACTERS:
-        raise PmmoError(f"variants.{name}: a row's name is made of a-z, 0-9 and - only")
+    if not isinstance(name, str) or not ROW_NAME.fullmatch(name):
+        raise PmmoError(
+            f"variants.{briefly(name)}: a row's name is made of a-z, 0-9 and - only, at most 64"
+        )
     if name in (EXPERIMENT, "data", "reports", "engine"):
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
 
@@ -247,10 +347,12 @@ def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | N
     """PmmoError for a block that is no mapping, an unknown key, or a missing one."""
     place = where or "params.yaml"
     if not isinstance(block, Mapping):
-        raise PmmoError(f"{place} is {block!r}; it must be a block of settings")
+        what = kind_of(block) if place.startswith("data") else briefly(block)
+        raise PmmoError(f"{place} is {what}; it must be a block of settings")
     if unknown := sorted(set(map(str, block)) - allowed):
         raise PmmoError(
-            f"{place} has an unknown key {unknown[0]!r}; allowed: {', '.join(sorted(allowed))}"
+            f"{place} has an unknown key {briefly(unknown[0])}; allowed: "
+            f"{', '.join(sorted(allowed))}"
         )
     if missing := sorted((allowed if required is None else required) - set(block)):
         raise PmmoError(f"{place} lacks the key {missing[0]!r}")

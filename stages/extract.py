@@ -8,7 +8,7 @@ from pmmo.data.extract import extract
 
 
 def main() -> None:
-    settings = json.loads(Path("settings/data.json").read_text())
+    settings = json.loads(Path("settings/data.json").read_text(encoding="utf-8"))
     extract(
         Path("data/movies.hdf5"),
         Path("data/tensors"),

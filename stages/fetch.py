@@ -9,7 +9,7 @@ from pmmo.fetching.fetch import fetch
 
 
 def main() -> None:
-    settings = json.loads(Path("settings/data.json").read_text())
+    settings = json.loads(Path("settings/data.json").read_text(encoding="utf-8"))
     settings.pop("nan_text", None)  # extract's
     provenance = fetch(Path("data/movies.hdf5"), **settings)
     write_json(Path("data/columns.json"), {"sha256": provenance["sha256"]})

@@ -1,28 +1,39 @@
 """params.yaml: what the repository's resolves to, and every wrong value refused by name."""
 
+import contextlib
 import copy
 import json
 import re
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pmmo.config.settings import Rule, Settings, load_settings, save_settings, tunable
+from pmmo.config.settings import (
+    LARGEST,
+    SMALLEST,
+    Rule,
+    Settings,
+    load_settings,
+    save_settings,
+    tunable,
+)
 from pmmo.core.errors import PmmoError
 from pmmo.core.stage import show_as_changed
-from pmmo.params import load_params
+from pmmo.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def resolve(folder, *changes, drop=()):
-    """The params after changes like ("variants.gmu.width", 7); `drop` names keys to remove."""
+def changed(changes, drop=()) -> dict:
+    """The tree after changes like ("variants.gmu.width", 7); `drop` names keys to remove."""
     tree = copy.deepcopy(TREE)
     for path, value in changes:
         *blocks, last = path.split(".")
@@ -36,9 +47,25 @@ def resolve(folder, *changes, drop=()):
         for name in blocks:
             block = block[name]
         del block[last]
+    return tree
+
+
+def resolve(folder, *changes, drop=()):
+    """The params of a file with these changes."""
     file = folder / "params.yaml"
-    file.write_text(yaml.safe_dump(tree, sort_keys=False))
+    file.write_text(yaml.safe_dump(changed(changes, drop), sort_keys=False))
     return load_params(file)
+
+
+def resolve_tree(folder, *changes):
+    """The same without a file, which is most of the time that it takes."""
+    tree = changed(changes)
+
+    def read(path: Path) -> object:
+        return tree if path.name == "params.yaml" else read_yaml(path)
+
+    with mock.patch("pmmo.params.read_yaml", read):
+        return load_params(folder / "params.yaml")
 
 
 def test_the_repositorys_file():
@@ -382,7 +409,10 @@ def test_settings_refuse_nonsense_themselves():
 
 @given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-5, 5), st.floats(-5, 5))
 def test_rules_of_numbers(value, low, high):
-    finite = value == value and abs(value) != float("inf")
+    with np.errstate(over="ignore", under="ignore"):
+        kept = float(np.float32(value))  # what training makes of it
+    finite = np.isfinite(kept) and (abs(kept) >= np.finfo(np.float32).tiny or value == 0)
+    assume(kept == value or abs(kept) not in (SMALLEST, LARGEST))  # rounded onto a bound
     assert Rule(kind=float, low=low, high=high).allows(value) == (finite and low <= value <= high)
     assert Rule(kind=float, above=low, below=high).allows(value) == (finite and low < value < high)
     assert not Rule(kind=int).allows(value)
@@ -416,3 +446,288 @@ def test_git_restores_a_file_of_the_same_size_and_the_same_second(tmp_path):
     assert int(path.stat().st_mtime) > int(noted.st_mtime)
     git("restore", "params.yaml")
     assert path.read_text() == "elbo: kl\n"
+
+
+# ---- bounds
+
+
+TOO_MUCH = [  # parameter, value, what the message says beside the parameter
+    ("width", 10**18, "<= 32768"),
+    ("variants.gmu.width", 40_000, "<= 32768"),
+    ("scales.demo.widths.base", 10**18, "<= 32768"),
+    ("maxout_layers", 10**7, "<= 64"),
+    ("maxout_pieces", 65, "<= 64"),
+    ("maxout_units", 2**31, "<= 32768"),
+    ("posterior_samples", 10**9, "<= 10000"),
+    ("epochs", 10**12, "<= 100000"),
+    ("batch_size", 2**63, "<= 10000000"),
+    ("cycles", 10**6, "<= 1000"),
+    ("cycles_together", 10**6, "<= 1000"),
+    ("seed", 2**70, "<= 2147483647"),
+    ("systems.mmo.seed", 2**31, "<= 2147483647"),
+    ("data.rows", 10**7, "<= 1000000"),
+    ("data.seed", 2**64, "<= 2147483647"),
+    ("data.memory_limit_gb", 1e300, "<= 1e+06"),
+    ("intervals.draws", 10**9, "<= 20000"),
+    ("intervals.seed", 2**32, "<= 2147483647"),
+    ("prior_loc", 1e39, "a number (as a 32-bit float)"),
+    ("prior_scale", 1e-50, "a number > 0 (as a 32-bit float)"),
+    ("learning_rate", float("inf"), "a number > 0 (as a 32-bit float)"),
+    ("kl_weight", 10**400, "a number >= 0"),
+    ("engine", "head:65536", "host:port"),
+    ("gpu_share", 2.0, "<= 1"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "allowed"), TOO_MUCH)
+def test_values_that_nothing_could_work_with_are_refused(tmp_path, path, value, allowed):
+    with pytest.raises(PmmoError) as refusal:
+        resolve_tree(tmp_path, (path, value))
+    message = str(refusal.value)
+    assert message.startswith(f"{path} is ")
+    assert allowed in message
+    assert len(message) < 300
+
+
+def test_every_number_of_a_row_has_an_upper_bound_or_fits_a_float():
+    """So that a model's settings, too, are refused before anything is built of them."""
+    for name, (rule, _) in tunable().items():
+        if rule.kind is int:
+            assert rule.high is not None, name
+        assert not rule.allows(10**400), name
+        assert not rule.allows(2.0**200), name
+        assert not rule.allows(2.0**-200), name
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", ["x"], {"a": 1}, True, "2001-02-03"])
+def test_every_value_of_another_type_is_a_result_or_a_refusal(tmp_path, value):
+    """Never another error, whatever stands anywhere in the file."""
+
+    def places(block: dict, before: str = "") -> list[str]:
+        found = []
+        for key, item in block.items():
+            found.append(f"{before}{key}")
+            if isinstance(item, dict):
+                found += places(item, f"{before}{key}.")
+        return found
+
+    chosen = [p for p in places(TREE) if not p.startswith("variants.") or ".gmu" in p[8:13]]
+    assert len(chosen) > 150
+    for path in chosen:
+        with contextlib.suppress(PmmoError):
+            resolve_tree(tmp_path, (path, value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: " + "9" * 5000,
+        "seed: 2001-99-99",
+        "seed: !!python/object:os.system",
+        "seed: \x00",
+        "[" * 5000,
+        "a: &a [*a]\nscale: *a",
+        "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n" + "b: &b [*a, *a, *a, *a]\n" * 3 + "scale: *b",
+    ],
+    ids=["digits", "date", "tag", "nul", "deep", "itself", "bomb"],
+)
+def test_files_made_to_do_harm(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(PmmoError, match=r"^params\.yaml|params\.yaml is not valid YAML") as caught:
+        load_params(tmp_path / "params.yaml")
+    assert len(str(caught.value)) < 1000  # some name all that is allowed
+
+
+def test_values_that_cannot_be_written_out_are_refused_briefly(tmp_path):
+    """A billion references, and a number that Python does not turn into digits."""
+    bomb = [1]
+    for _ in range(9):
+        bomb = [bomb] * 9
+    for value in (bomb, {"a": bomb}, 16**5000, "x" * 10**7):
+        for path in ("penalty_weight", "epochs", "data", "variants.gmu", "data.sha256", "elbo"):
+            with pytest.raises(PmmoError) as caught:
+                resolve_tree(tmp_path, (path, value))
+            assert len(str(caught.value)) < 3000
+
+
+def test_a_file_that_is_not_utf_8_or_not_there(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("label: λ".encode("utf-16"))
+    with pytest.raises(PmmoError, match="not valid YAML: a character that is not UTF-8"):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(PmmoError, match=r"none\.yaml cannot be read .*project's folder"):
+        load_params(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("label", ["x" * 201, "a\nb", "\u202egnp", "\x1b[31m", "a\u200bb"])
+def test_labels_are_short_and_printable(tmp_path, label):
+    with pytest.raises(PmmoError, match=r"gmu\.label is .*at most 200 printable characters"):
+        resolve_tree(tmp_path, ("variants.gmu.label", label))
+
+
+def test_names_of_rows_are_short(tmp_path):
+    with pytest.raises(PmmoError, match="at most 64"):
+        resolve_tree(tmp_path, ("variants", {"x" * 65: TREE["variants"]["gmu"]}))
+
+
+@pytest.mark.parametrize("pin", [3, 10**63, "abc", "g" * 64, "0" * 65, ["0"], None, True])
+def test_pins_are_hashes(tmp_path, pin):
+    with pytest.raises(
+        PmmoError, match=r"^data\.sha256\.genres is .*expected 64 hexadecimal digits"
+    ):
+        resolve_tree(tmp_path, ("data.sha256.genres", pin))
+
+
+def test_good_pins_and_mirrors_pass(tmp_path):
+    data = resolve_tree(
+        tmp_path,
+        ("data.sha256.genres", "0aF" + "0" * 61),
+        ("data.mirrors", ["HTTPS://example.org:8443/a%20b/x.hdf5", "http://[::1]/x?download=1"]),
+    ).data
+    assert data.sha256["genres"].startswith("0aF")
+    assert len(data.mirrors) == 2
+
+
+# ---- where the movies come from
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["a\0b", "a\nb", "x" * 5000, "\u202exyz", ["x"], {"a": "b"}, True, 1.5, None],
+)
+def test_what_is_no_path_is_refused_without_repeating_it(tmp_path, source):
+    with pytest.raises(PmmoError, match=r"^data\.source is .*a path or a URL") as caught:
+        resolve_tree(tmp_path, ("data.source", source))
+    assert len(str(caught.value)) < 300
+
+
+SECRETS = [
+    "https://host/f?sig=SECRET",
+    "https://host/f?SECRET",
+    "https://host/f?download=1&token=SECRET",
+    "https://host/f?sig=$SIG&key=SECRET",
+    "https://host/f?sig=$SIG.SECRET",
+    "HTTPS://host/f?X-Amz-Signature=SECRET",
+    "https://host/f#SECRET",
+    "https://host/f;jsessionid=SECRET",
+    "https://user:SECRET@host/f",
+    "https://SECRET@host/f",
+    "https://user:$PASS@host/f",
+    "https://user:12/SECRET@host/f",
+    "https://host:SECRET/f",
+    "https://[SECRET/f",
+    "https:/host/f?sig=SECRET",
+    "http:host/SECRET?x=1",
+    "ftp://user:SECRET@host/f",
+    "s3://SECRET/f?x=1",
+    "https://host/f?sig=SECRET\n",
+    " https://host/f?sig=SECRET",
+    "https://host/f?sig=a b SECRET",
+]
+
+
+@pytest.mark.parametrize("address", SECRETS)
+@pytest.mark.parametrize("place", ["source", "mirrors", "only mirror"])
+def test_a_secret_in_the_open_is_refused_and_not_repeated(tmp_path, address, place):
+    changes = {
+        "source": ("data.source", address),
+        "mirrors": ("data.mirrors", ["https://example.org/x", address]),
+        "only mirror": ("data.mirrors", address),
+    }
+    with pytest.raises(PmmoError, match=r"^data\.(source|mirrors)") as caught:
+        resolve_tree(tmp_path, changes[place])
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("block", ["data", "data.mirrors", "data.sha256"])
+def test_a_block_that_is_no_block_is_not_repeated(tmp_path, block):
+    value = ["https://host/f?sig=SECRET", {"https://user:SECRET@host/f": 1}]
+    with pytest.raises(PmmoError, match=block) as caught:
+        resolve_tree(tmp_path, (block, value))
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_slip_in_the_file_is_named_by_its_line_and_not_repeated(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("data:\n  source: 'https://host/f?sig=SECRET' x\n")
+    with pytest.raises(PmmoError, match=r"not valid YAML: line 2, column") as caught:
+        load_params(path)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://host/f?$QUERY",
+        "https://host/f?sig=$SIG&Expires=$UNTIL",
+        "https://host:8443/dl/$TOKEN/f.hdf5?download=1",
+        "http://$HOST:$PORT/f",
+        "http://127.0.0.1:8000/movies.hdf5",
+        "https://bücher.example/f-1.0_(2).hdf5",
+    ],
+)
+def test_secrets_by_name_are_kept_as_they_are_written(tmp_path, monkeypatch, address):
+    for name in ("QUERY", "SIG", "UNTIL", "TOKEN", "HOST", "PORT"):
+        monkeypatch.setenv(name, "SECRET")
+    assert resolve_tree(tmp_path, ("data.source", address)).data.source == address
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A folder with this project's dvc.yaml and something at some of its outs."""
+    (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
+    for name in ("data/movies.hdf5", "data/own.hdf5", "runs/rows/gmu/x", "elsewhere/y"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "data/movies.hdf5",
+        "./data/../data/movies.hdf5",
+        "data/tensors",
+        "data/tensors/deep/own.hdf5",
+        "data/columns.json",
+        "settings/own.hdf5",
+        "runs/experiment/own.hdf5",
+        "runs/rows/gmu/x",
+        "reports/metrics.json",
+        "reports/table1.md",
+        "reports/experiment_curves.csv",
+        "link.hdf5",
+        "folder/movies.hdf5",
+        "~/data/movies.hdf5",
+    ],
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_source_that_the_pipeline_deletes_is_refused(project, monkeypatch, source, absolute):
+    (project / "link.hdf5").symlink_to("data/movies.hdf5")
+    (project / "folder").symlink_to("data")
+    monkeypatch.setenv("HOME", str(project))
+    if absolute and not source.startswith("~"):
+        source = str(project / source)
+    with pytest.raises(PmmoError, match=r"is, or lies in, .* which DVC deletes"):
+        resolve_tree(project, ("data.source", source))
+
+
+def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
+    """`runs` on a large disk; and a file to which an out is a link."""
+    (project / "runs").rename(project / "disk")
+    (project / "runs").symlink_to("disk")
+    (project / "data/movies.hdf5").unlink()
+    (project / "data/movies.hdf5").symlink_to(project / "elsewhere/y")
+    for source in ("disk/rows/gmu/x", "runs/rows/gmu/x", "elsewhere/y"):
+        with pytest.raises(PmmoError, match="which DVC deletes"):
+            resolve_tree(project, ("data.source", source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/rows/none.hdf5", "~nobody-/x"],
+)
+def test_a_source_beside_the_outs_is_taken(project, source):
+    (project / "loop").symlink_to("loop")
+    assert resolve_tree(project, ("data.source", source)).data.source == source
+    assert resolve_tree(project, ("data.source", "loop")).data.source == "loop"

@@ -75,7 +75,7 @@ def huge_pages() -> str:
     """Linux's mode of transparent huge pages (the word in brackets)."""
     if not HUGE_PAGES.exists():
         return "unknown"
-    return HUGE_PAGES.read_text().partition("[")[2].partition("]")[0]
+    return HUGE_PAGES.read_text(encoding="utf-8").partition("[")[2].partition("]")[0]
 
 
 def versions() -> dict[str, str]:

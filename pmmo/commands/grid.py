@@ -59,7 +59,11 @@ def changed_stages() -> list[str]:
 
 def dvc_output(*arguments: str) -> str:
     done = subprocess.run(
-        (*DVC, *arguments), env=environment(), stdout=subprocess.PIPE, text=True, check=False
+        (*DVC, *arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
     )
     if done.returncode:
         raise PmmoError(f"`dvc {' '.join(arguments)}` failed with code {done.returncode}")
@@ -68,7 +72,8 @@ def dvc_output(*arguments: str) -> str:
 
 def environment() -> dict[str, str]:
     """The environment in which `python` is this interpreter, even without an activated .venv."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
@@ -104,7 +109,8 @@ def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # a byte that is no UTF-8 does not stop the output
         start_new_session=True,  # so that `stop` alone interrupts it and its children, once
     )
     echo = threading.Thread(target=print_lines, args=(process.stdout, command[-1]), daemon=True)

@@ -72,7 +72,7 @@ def drawing(path: Path) -> str:
 def read(path: Path) -> Curves:
     """The curves so far, without a line that is only partly written."""
     curves: Curves = {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         for line in csv.DictReader(file):
             try:
                 curves.setdefault(int(line["cycle"]), []).append(float(line["dev_weighted"]))

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmmo.config.settings import Rule, check_value
-from pmmo.core.errors import PmmoError
+from pmmo.core.errors import PmmoError, briefly
 
 LOCAL, RAY = "local", "ray"
 VARIABLE = "PMMO_ENGINE"  # environment variable; overrides params.yaml
-ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
+ADDRESS = re.compile(r"(ray://)?([\w.-]+|\[[0-9a-fA-F:]+\]):(?P<port>[0-9]{1,5})")
 GPU_SHARE_RULE = Rule(kind=float, above=0.0, high=1.0)
 
 
@@ -38,16 +38,17 @@ class Engine:
 
 def check_engine(name: str, value: object) -> None:
     """Raise PmmoError, with key or variable, value and allowed values, if it is invalid."""
-    if value not in (LOCAL, RAY) and not (isinstance(value, str) and ADDRESS.fullmatch(value)):
+    found = ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if value not in (LOCAL, RAY) and not (found and int(found["port"]) < 2**16):
         raise PmmoError(
-            f"{name} is {value!r}; allowed: {LOCAL}, {RAY} (the cluster that this machine belongs "
-            "to) or the address of a Ray cluster, host:port or ray://host:port"
+            f"{name} is {briefly(value)}; allowed: {LOCAL}, {RAY} (the cluster that this machine "
+            "belongs to) or the address of a Ray cluster, host:port or ray://host:port"
         )
 
 
 def load_engine(path: Path) -> Engine:
     """The engine of settings/engine.json, or of the environment variable if it is set."""
-    block = json.loads(path.read_text())
+    block = json.loads(path.read_text(encoding="utf-8"))
     if VARIABLE in os.environ:
         check_engine(VARIABLE, os.environ[VARIABLE])
         block["engine"] = os.environ[VARIABLE]

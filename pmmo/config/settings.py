@@ -8,7 +8,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pmmo.core.errors import PmmoError
+from pmmo.core.errors import PmmoError, briefly
+from pmmo.core.writing import write_text
 
 System = Literal["pmmo", "mmo", "gmu", "released"]
 Elbo = Literal["v1", "v2", "kl"]
@@ -19,6 +20,8 @@ SYSTEMS = get_args(System)
 ELBOS = get_args(Elbo)
 PENALTIES = get_args(Penalty)
 PRECISIONS = get_args(Precision)
+SMALLEST, LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # 32-bit floats; beyond: 0, infinity
+UNITS, SEEDS = 32_768, 2**31 - 1  # hidden units of a layer; seeds, which cycles count up from
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,7 @@ class Rule:
         if self.kind is int and not isinstance(value, int):
             return False
         return (
-            value == value  # not NaN
-            and abs(value) != float("inf")
+            (self.kind is int or held(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -54,7 +56,7 @@ class Rule:
         if self.kind is not None:
             number = "a whole number" if self.kind is int else "a number"
             bounds = [
-                f"{sign} {bound:g}"
+                f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
                 for sign, bound in (
                     (">=", self.low),
                     (">", self.above),
@@ -65,6 +67,11 @@ class Rule:
             ]
             words.append(" ".join([number, " and ".join(bounds)]).strip())
         return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]
+
+
+def held(value: float) -> bool:
+    """Whether a 32-bit float is near the value: neither 0, unless it is, nor infinite."""
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
 
 
 ALL = SYSTEMS
@@ -85,7 +92,7 @@ class Settings:
     name: str
     label: str
     system: System = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
-    width: int = setting(Rule(kind=int, low=1), ALL)
+    width: int = setting(Rule(kind=int, low=1, high=UNITS), ALL)
     # module A and its objective
     elbo: Elbo = setting(Rule(ELBOS), ("pmmo",))
     penalty: Penalty = setting(Rule(PENALTIES), ("pmmo",))
@@ -106,15 +113,15 @@ class Settings:
     guide_start: str = setting(Rule(("fan_in", "prior")), ("pmmo",))
     guide_scale: float = setting(Rule(kind=float, above=0.0), ("pmmo",))
     prediction: str = setting(Rule(("mean", "samples")), ("pmmo",))
-    posterior_samples: int = setting(Rule(kind=int, low=1), ("pmmo",))
+    posterior_samples: int = setting(Rule(kind=int, low=1, high=10_000), ("pmmo",))
     # the released code
     inference: str = setting(Rule(("elbo", "squared_weights", "none")), ("released",))
     gradient_norm: float = setting(Rule(kind=float, above=0.0), ("released",))
     # module C
     classifier_order: str = setting(Rule(("gmu", "released")), OURS)
-    maxout_layers: int = setting(Rule(kind=int, low=1), OURS)
-    maxout_pieces: int = setting(Rule(kind=int, low=2), ALL)
-    maxout_units: int = setting(Rule(kind=int, low=1), ALL)
+    maxout_layers: int = setting(Rule(kind=int, low=1, high=64), OURS)
+    maxout_pieces: int = setting(Rule(kind=int, low=2, high=64), ALL)
+    maxout_units: int = setting(Rule(kind=int, low=1, high=UNITS), ALL)
     dropout: float = setting(Rule(kind=float, low=0.0, below=1.0), ALL)
     batch_norm: bool = setting(Rule(TRUTH), ALL)
     batch_norm_eval: str = setting(Rule(("evaluation_set", "running")), ALL)
@@ -128,13 +135,14 @@ class Settings:
     weight_decay: float = setting(Rule(kind=float, low=0.0), ("pmmo", "mmo", "released"))
     kept_epoch: str = setting(Rule(("best", "last")), ALL)
     threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
-    epochs: int = setting(Rule(kind=int, low=1), ALL)
-    batch_size: int = setting(Rule(kind=int, low=3), ALL)  # so that a batch has two or more
-    cycles: int = setting(Rule(kind=int, low=1), ALL)
-    seed: int = setting(Rule(kind=int, low=0), ALL)
+    epochs: int = setting(Rule(kind=int, low=1, high=100_000), ALL)
+    # from 3, so that a batch has two or more
+    batch_size: int = setting(Rule(kind=int, low=3, high=10_000_000), ALL)
+    cycles: int = setting(Rule(kind=int, low=1, high=1_000), ALL)
+    seed: int = setting(Rule(kind=int, low=0, high=SEEDS), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
     precision: Precision = setting(Rule(PRECISIONS), OURS)
-    cycles_together: Literal["auto"] | int = setting(Rule(("auto",), int, low=1), OURS)
+    cycles_together: Literal["auto"] | int = setting(Rule(("auto",), int, low=1, high=1_000), OURS)
     compile: bool = setting(Rule(TRUTH), ("pmmo",))
 
     def __post_init__(self) -> None:
@@ -154,7 +162,8 @@ class Settings:
 def check_value(name: str, value: Any, rule: Rule) -> None:
     """Raise PmmoError, with parameter, value and allowed values, if the value is invalid."""
     if not rule.allows(value):
-        raise PmmoError(f"{name} is {value!r}; allowed: {rule}")
+        note = " (as a 32-bit float)" if isinstance(value, float) and not held(value) else ""
+        raise PmmoError(f"{name} is {briefly(value)}; allowed: {rule}{note}")
 
 
 def tunable() -> dict[str, tuple[Rule, tuple[str, ...]]]:
@@ -167,14 +176,12 @@ def tunable() -> dict[str, tuple[Rule, tuple[str, ...]]]:
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(asdict(settings), indent=2))
 
 
 def load_settings(path: Path) -> Settings:
     """Settings from JSON; PmmoError if a key is missing or unknown."""
-    block = json.loads(path.read_text())
+    block = json.loads(path.read_text(encoding="utf-8"))
     known = {f.name for f in fields(Settings)}
     required = {f.name for f in fields(Settings) if f.default is MISSING}
     if unknown := set(block) - known:

@@ -68,7 +68,9 @@ class Monitor:
         self.done, self.epochs = 0, epochs
         self.seen: Counter[int] = Counter()  # epochs by cycle
         LIVE.mkdir(parents=True, exist_ok=True)
-        self.live = (LIVE / f"{name}.csv").open("w", buffering=1)  # a line at a time
+        live = LIVE / f"{name}.csv"
+        live.unlink(missing_ok=True)  # a new file, wherever a link of this name led
+        self.live = live.open("x", buffering=1, encoding="utf-8")  # a line at a time
         self.live.write("cycle,epoch,dev_weighted\n")
 
     def __enter__(self) -> Self:

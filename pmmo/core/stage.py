@@ -1,5 +1,6 @@
 """How a stage ends: with a message for people, and how to put params.yaml back."""
 
+import io
 import os
 import subprocess
 import sys
@@ -16,12 +17,20 @@ COPIES = ".dvc/tmp/exps"  # where DVC runs queued experiments, and those with --
 
 def run(stage: str, main: Callable[..., object], *arguments: str) -> None:
     """Call `main`; an error for people or Ctrl-C ends the process with one message, code 1."""
+    print_in_any_locale()
     try:
         main(*arguments)
     except PmmoError as error:
         stop(stage, error)
     except KeyboardInterrupt:
         sys.exit(f"{stage}: interrupted; finished work is kept, `dvc repro` goes on from there")
+
+
+def print_in_any_locale() -> None:
+    """From now on, standard output and error escape what their encoding has not got."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def stop(stage: str, error: PmmoError) -> NoReturn:

@@ -4,7 +4,6 @@ Each column is checked a piece at a time while it is read, then written as one s
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from safetensors.numpy import save_file
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import CATALOGUE, Provenance
+from pmmo.core.writing import growing_folder
 from pmmo.data.value_checks import all_finite, check_finite, check_ids, check_labels, nan_rows
 from pmmo.hdf5.layout import Column, Layout
 from pmmo.hdf5.layout_checks import Refusal, check_layout
@@ -37,25 +37,18 @@ def extract(movies: Path, folder: Path, *, nan_text: str, memory_limit_gb: float
         raise PmmoError(
             f"data.nan_text is {nan_text!r}; expected one of {', '.join(NAN_TEXT)} (params.yaml)."
         )
-    fresh = folder.with_name(folder.name + ".tmp")
-    try:
-        with LocalFile(movies, "Run `dvc repro fetch`.") as source:
-            facts = inspect(source)
-            layout = check_layout(facts, source.name, source.size, memory_limit_gb * GB)
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            _write(source, layout, fresh, nan_text)
-            source.check_unchanged()
-        shutil.rmtree(folder, ignore_errors=True)
-        fresh.rename(folder)
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise PmmoError(
-            f"{folder}: cannot be written ({why}). Free some space, or make the "
-            "folder writable, and run again."
-        ) from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with LocalFile(movies, "Run `dvc repro fetch`.") as source:
+        facts = inspect(source)
+        layout = check_layout(facts, source.name, source.size, memory_limit_gb * GB)
+        try:
+            with growing_folder(folder, durable=False) as fresh:  # made again in a moment
+                _write(source, layout, fresh, nan_text)
+                source.check_unchanged()
+        except SafetensorError as error:
+            raise PmmoError(
+                f"{folder}: cannot be written ({error}). Free some space, or make the folder "
+                "writable, and run again."
+            ) from None
 
 
 def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> None:

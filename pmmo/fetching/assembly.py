@@ -1,33 +1,28 @@
 """Put four columns together into one small file in the published layout."""
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import Provenance
+from pmmo.core.writing import growing
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.writer import allocate_movies, write_provenance
 
 PINNED = "The columns have the pinned sha256."
 UNPINNED = "Unpinned: the sha256 of the columns are recorded, not compared with known ones."
 SYNTHETIC = "Synthetic stand-in: these are not real movies."
-METADATA_SPACE = 1 << 20  # upper bound of the bytes besides the columns
+METADATA_SPACE = 1 << 20  # bytes of the assembled file besides its columns, at most
 
 
 class WrongHash(PmmoError):
-    """A column does not have its pinned sha256."""
-
-
-def temporary(target: Path) -> Path:
-    """The temporary name of `target`; a fixed one, so that a run overwrites what a kill left."""
-    return target.with_name(target.name + ".tmp")
+    """A column that is not the pinned one."""
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise PmmoError if the file system of `folder` has fewer than `needed` bytes free."""
+    """PmmoError where the file system of `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise PmmoError(
@@ -47,36 +42,31 @@ def assemble(
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
 ) -> Provenance:
-    """Write the columns of `layout`, with the bytes from `read`, to a temporary file; rename it.
+    """Write `target`, whole or not at all, from the columns of `layout`, whose bytes `read` gives.
 
-    Returns the provenance of `target`: `kind`, `source` and the hashes. It does not change from
-    run to run. `pins` maps columns to the sha256 that they must have; otherwise WrongHash names
-    the file `name`. `settled` must raise if the source has changed in the meantime.
+    `kind`, `source` and the hashes become its provenance, which is returned: nothing that changes
+    from run to run.
+    `pins` maps columns to the sha256 they must have (WrongHash otherwise, naming the file
+    `name`); `settled` raises where the source changed meanwhile.
     """
-    growing = temporary(target)
-    check_space(growing.parent, layout.nbytes + METADATA_SPACE)
+    check_space(target.parent, layout.nbytes + METADATA_SPACE)
     shapes = {column.name: (column.shape, column.dtype) for column in layout.columns.values()}
-    try:
-        places = allocate_movies(growing, shapes, layout.genre_names, layout.splits)
+    with growing(target) as new:
+        places = allocate_movies(new, shapes, layout.genre_names, layout.splits)
         hashes = {}
-        with growing.open("r+b", buffering=0) as file:
+        with new.open("r+b", buffering=0) as file:
             for column in layout.columns.values():
                 file.seek(places[column.name].offset)
                 hashes[column.name] = _pour(read(column), file)
         settled()
         check_pins(hashes, pins, name)
         provenance = _provenance(layout, kind, source, hashes, pins)
-        write_provenance(growing, provenance)
-        with growing.open("rb") as file:
-            os.fsync(file.fileno())
-        growing.replace(target)
-    finally:
-        growing.unlink(missing_ok=True)
+        write_provenance(new, provenance)
     return provenance
 
 
 def _pour(views: Iterable[memoryview], file) -> str:
-    """Write all views to an unbuffered file; return their sha256."""
+    """Write all views to an unbuffered file; their sha256."""
     digest = hashlib.sha256()
     for view in views:
         digest.update(view)
@@ -99,7 +89,7 @@ def _provenance(
     layout: Layout, kind: str, source: str, hashes: Mapping[str, str], pins: Mapping[str, str]
 ) -> Provenance:
     if (layout.provenance or {}).get("kind") == "synthetic":
-        kind = "synthetic"  # a copy of synthetic movies stays synthetic
+        kind = "synthetic"  # a copy of synthetic movies does not turn into real ones
     pinned = set(pins) == set(COLUMNS)
     notes = [SYNTHETIC] * (kind == "synthetic") + [PINNED if pinned else UNPINNED]
     return {

@@ -1,26 +1,27 @@
-"""The stage `fetch`: write one small file in the published layout from any source of movies."""
+"""The stage `fetch`: any source of movies -> one small file in the published layout."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import Provenance
-from pmmo.fetching.assembly import WrongHash, assemble, temporary
-from pmmo.fetching.download import download, folder_of
-from pmmo.fetching.http_session import Patience, Unusable
-from pmmo.hdf5.layout import COLUMNS, Column
+from pmmo.core.writing import check_writable
+from pmmo.fetching.addresses import Unusable, expand, is_address, local_path
+from pmmo.fetching.assembly import WrongHash, assemble
+from pmmo.fetching.download import download, folder_of, forget
+from pmmo.fetching.http_session import Patience
+from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
 
 GB = 1e9
-WORK = Path(".work/fetch")  # not one of DVC's outs, because DVC removes these before a stage runs
+WORK = Path(".work/fetch")  # outside DVC's outs, which DVC removes before a stage runs
 
 
 def fetch(
@@ -36,70 +37,45 @@ def fetch(
     work: Path = WORK,
     patience: Patience | None = None,
 ) -> Provenance:
-    """Write the four columns and the split of `source` to `target`; return its provenance.
+    """Bring the four columns and the split of `source` to the file `target`; its provenance.
 
     `source` is `synthetic` (with `rows` and `seed`), `mmimdb` (the published file, from the first
-    of `mirrors` that provides it), a path, or an http(s) address. `sha256` pins columns to hashes
-    ("" pins nothing; `synthetic` is never pinned). `memory_limit_gb` limits the total size of the
-    columns. `allow_full_download` allows a whole download from a server without ranges. `work` has
-    the unfinished parts. A PmmoError says what is wrong and what to do; it leaves `target` as is.
+    of `mirrors` that gives it), a path, or an http(s) address, in which `$NAME` stands for what the
+    environment has (`addresses`). `sha256` pins columns to hashes
+    ("" pins nothing; `synthetic` is never pinned). `memory_limit_gb` bounds the columns together.
+    `allow_full_download` lets a server without ranges send the whole file. `work` keeps what is
+    under way. PmmoError says what is wrong and what to do; then `target` is as before.
     """
     pins = _pins(sha256 or {})
     limit = memory_limit_gb * GB
-    urls = [source] if "://" in source else list(mirrors) if source == "mmimdb" else []
+    urls = [source] if is_address(source) else list(mirrors) if source == "mmimdb" else []
     if source == "mmimdb" and not urls:
         raise PmmoError("data.mirrors is empty; data.source: mmimdb needs one (params.yaml).")
     with _ready(target, work):
         if source == "synthetic":
-            found = _fetch_synthetic(target, rows or 0, seed or 0, limit)
+            found = _fetch_synthetic(target, rows or 0, seed or 0, limit, work)
         elif urls:
-            found = _fetch_urls(target, urls, work, pins, limit, allow_full_download, patience)
+            options = {"limit": limit, "allow_full_download": allow_full_download}
+            found = _fetch_urls(target, urls, work=work, pins=pins, patience=patience, **options)
         else:
-            found = _fetch_file(target, Path(source).expanduser(), "file", source, pins, limit)
+            found = _fetch_file(target, local_path(source), "file", source, pins, limit)
         _clean(work)
     return found
 
 
 def _clean(work: Path) -> None:
-    """Delete all parts: those of the finished file and those of other addresses."""
+    """Drop parts: of the file that is whole now, and of addresses that are no longer asked."""
     for entry in work.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        forget(entry)
 
 
-def _fetch_urls(
-    target: Path,
-    urls: Sequence[str],
-    work: Path,
-    pins: Mapping[str, str],
-    limit: float,
-    allow_full_download: bool,
-    patience: Patience | None,
-) -> Provenance:
-    """Fetch from the first address with a valid file; bytes of two addresses never mix."""
+def _fetch_urls(target: Path, urls: Sequence[str], **options: Any) -> Provenance:
+    """From the first address that gives a good file; each on its own, bytes never mix."""
     reasons = []
     for url in urls:
         try:
-            layout, parts, name = download(
-                url,
-                work,
-                target,
-                pins=pins,
-                limit=limit,
-                allow_full_download=allow_full_download,
-                patience=patience,
-            )
-            return assemble(
-                target,
-                layout,
-                partial(_part, parts),
-                kind="http",
-                source=name,
-                name=name,
-                pins=pins,
-            )
-        except (Unusable, BadFile, WrongHash) as reason:
-            if isinstance(reason, WrongHash):
-                shutil.rmtree(folder_of(work, url), ignore_errors=True)
+            return _fetch_url(target, url, **options)
+        except Unusable as reason:
             reasons.append(str(reason))
     if len(reasons) > 1:
         reasons.insert(0, "no mirror gives the file (data.mirrors in params.yaml).")
@@ -110,23 +86,43 @@ def _fetch_urls(
     raise PmmoError(" ".join(reasons))
 
 
-def _part(parts: Mapping[str, Path], column: Column) -> Iterator[memoryview]:
-    with LocalFile(parts[column.name]) as file:
+def _fetch_url(
+    target: Path, url: str, *, work: Path, pins: Mapping[str, str], **options: Any
+) -> Provenance:
+    """Unusable, without the address's secrets, where it does not give a good file."""
+    address = expand(url)
+    try:
+        layout, parts, name = download(address, work, target, pins=pins, **options)
+        return assemble(
+            target,
+            layout,
+            lambda column: _whole(parts[column.name]),
+            kind="http",
+            source=name,
+            name=name,
+            pins=pins,
+        )
+    except (Unusable, BadFile, WrongHash) as reason:
+        if isinstance(reason, WrongHash):
+            forget(folder_of(work, address))
+        raise Unusable(address.hide(str(reason))) from None
+
+
+def _whole(part: Path) -> Iterator[memoryview]:
+    with LocalFile(part) as file:
         yield from file.stream(0, file.size)
 
 
 @contextmanager
 def _ready(target: Path, work: Path) -> Iterator[None]:
-    """Hold the lock of `work`, and check that both folders are writable."""
+    """Alone, in folders that can be written to."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        check_no_link(work.parent)
+        check_no_link(work)
         work.mkdir(parents=True, exist_ok=True)
         with _alone(work):
-            temporary(target).touch()
-            try:
-                yield
-            finally:
-                temporary(target).unlink(missing_ok=True)
+            check_writable(target)
+            yield
     except OSError as error:
         raise PmmoError(
             f"{error.filename or target}: cannot be written ({error.strerror or error}). Free "
@@ -136,7 +132,7 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
 
 @contextmanager
 def _alone(work: Path) -> Iterator[None]:
-    """Allow one fetch at a time; the system releases the lock of a killed process."""
+    """One fetch at a time; the system drops the lock of a process that is killed."""
     lock = FileLock(work.with_name(work.name + ".lock"))
     try:
         lock.acquire(timeout=0)
@@ -147,6 +143,15 @@ def _alone(work: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_no_link(folder: Path) -> None:
+    """PmmoError for a link: what is emptied in the end must be a folder of this project."""
+    if folder.is_symlink():
+        raise PmmoError(
+            f"{folder}: is a link to {folder.readlink()}, and is emptied after use. Remove the "
+            "link; a folder is made in its place."
+        )
 
 
 def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
@@ -164,15 +169,12 @@ def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
     return pins
 
 
-def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float) -> Provenance:
-    from pmmo.fetching.synthetic import write_synthetic  # imported only for this source
+def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float, work: Path) -> Provenance:
+    from pmmo.fetching.synthetic import write_synthetic  # only this source needs it
 
-    whole = target.with_name(target.name + ".synthetic.tmp")
-    try:
-        write_synthetic(whole, rows=rows, seed=seed)
-        return _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
-    finally:
-        whole.unlink(missing_ok=True)
+    whole = work / "synthetic.hdf5"
+    write_synthetic(whole, rows=rows, seed=seed)
+    return _fetch_file(target, whole, "synthetic", "synthetic", {}, limit)
 
 
 def _fetch_file(

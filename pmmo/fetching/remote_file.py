@@ -1,8 +1,8 @@
 """A remote file that is read by HTTP ranges.
 
-Every response must be exactly the requested range of the version that was seen first, so bytes of
-two files never mix. If a server has no ranges and a full download is allowed, the file is read from
-its start and the bytes that are not needed are discarded.
+Every response must be exactly the range that was asked for, of the version that was seen first:
+bytes of two files never mix. A server without ranges is read through from the start, where that
+is allowed, and what is not needed is dropped on the way.
 """
 
 import re
@@ -13,48 +13,45 @@ from typing import TypeVar
 import requests
 
 from pmmo.core.errors import PmmoError
+from pmmo.fetching.addresses import Address, Unusable
 from pmmo.fetching.http_session import (
     Fault,
     Patience,
-    Speed,
     Tries,
-    Unusable,
     Version,
     check_address,
     get,
     new_session,
-    shown,
     translated,
 )
 from pmmo.hdf5.sources import BUFFER, SIGNATURE
 
-BLOCK = 1 << 16  # bytes; HDF5 metadata is read and cached in such blocks
-KEPT_BLOCKS = 256  # cached blocks of metadata, 16 MiB; the published file has 0.1 MB
-HEAD_BLOCKS = 16  # cached while a server without ranges sends the file
-PROGRESS = 1 << 18  # bytes after which the count of failures is reset
-PASSES = 8  # over the whole file at a server without ranges, at most
+BLOCK = 1 << 16  # bytes; HDF5 metadata is read and kept in such blocks
+KEPT_BLOCKS = 256  # of metadata, 16 MiB: far more than the published file's 0.1 MB
+HEAD_BLOCKS = 16  # kept in passing by a server without ranges
+PROGRESS = 1 << 18  # bytes after which a failure counts as the first again
+PASSES = 8  # of a whole file without ranges
 
 
 class Changed(PmmoError):
-    """The file at the address is not the one seen before."""
+    """The file behind the address is not the one seen before."""
 
 
 @dataclass
 class Body:
-    """An unfinished response: the file's bytes from `position` to `end`."""
+    """A response under way: the file's bytes from `position` to `end`."""
 
     response: requests.Response
     position: int
     end: int
-    speed: Speed
+    name: str
 
     def read(self, most: int) -> bytes:
-        """Read at least one byte and at most `most`; raise Fault if none arrives."""
-        with translated(self.response.url):
+        """At least one byte; Fault where none comes."""
+        with translated(self.response.url, self.name):
             data = self.response.raw.read1(min(most, self.end - self.position))
         if not data:
             raise Fault(f"the server stopped {self.end - self.position:,} bytes too early")
-        self.speed.moved(len(data))
         self.position += len(data)
         return data
 
@@ -63,28 +60,28 @@ Result = TypeVar("Result")
 
 
 class HttpFile:
-    """The file at `url`, of which only the bytes that are read are requested.
+    """The file at an address, which is asked only for the bytes that are read.
 
-    `moved(count)` is called for each portion that arrives. `version` is the server's identification
-    of the file. `requests` counts requests, `received` bytes.
+    `moved(count)` is told of each portion that arrives. `version` is what the server calls this
+    file; `requests` and `received` count what was asked and what came.
     """
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         *,
         allow_full_download: bool = False,
         patience: Patience | None = None,
         moved: Callable[[int], object] = lambda count: None,
     ) -> None:
-        check_address(url)
-        self.url, self.name = url, shown(url)
+        check_address(address.url)
+        self.url, self.name = address.url, address.name
         self.patience = patience or Patience()
         self.moved = moved
         self.requests = self.received = self._last_failure = 0
         self._blocks: dict[int, bytes] = {}
-        self._session = new_session()
-        self._through: Body | None = None  # the unfinished pass at a server without ranges
+        self._session = new_session(self.patience)
+        self._through: Body | None = None  # the pass under way at a server without ranges
         self._passes = 0
         try:
             self._persist(self._probe, self._tries())
@@ -118,11 +115,11 @@ class HttpFile:
 
     def _get(self, headers: dict[str, str]) -> requests.Response:
         self.requests += 1
-        response = get(self._session, self.url, headers, self.patience)
+        response = get(self._session, self.url, self.name, headers, self.patience)
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         kind = response.headers.get("Content-Type", "").lower()
         if encoding != "identity":
-            what = f"the server sends the file encoded as {encoding!r}, against the request"
+            what = f"the server sends the file encoded as {encoding!r:.40}, against the request"
         elif kind.startswith(("text/html", "application/xhtml")) and response.status_code != 416:
             what = "the server sends a web page instead of the file"
         elif kind.startswith("multipart/"):
@@ -133,7 +130,7 @@ class HttpFile:
         raise Unusable(f"{self.name}: {what}.")
 
     def _probe(self) -> None:
-        """Find size, version and whether the server has ranges; cache the first block."""
+        """Learn size, version and whether the server sends ranges; keep the first block."""
         response = self._get({"Range": f"bytes=0-{BLOCK - 1}"})
         try:
             if response.status_code == 416:
@@ -163,11 +160,13 @@ class HttpFile:
             response.close()
 
     def _content_range(self, response: requests.Response) -> tuple[int, int, int]:
-        """(start, stop, size) in the header of a 206 response; stop is exclusive."""
+        """(start, stop, size) that a 206 claims to send; stop is exclusive."""
         text = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", text.strip())
         if not match:
-            raise Fault(f"the server sent a part without saying which (Content-Range: {text!r})")
+            raise Fault(
+                f"the server sent a part without saying which (Content-Range: {text!r:.80})"
+            )
         start, last, size = map(int, match.groups())
         return start, last + 1, size
 
@@ -175,12 +174,14 @@ class HttpFile:
         length = _length(response)
         if length is not None and response.status_code == 206 and length != end - start:
             raise Fault(f"the server announced {length:,} bytes, asked for {end - start:,}")
-        return Body(response, start, end, Speed(self.patience))
+        return Body(response, start, end, self.name)
 
     def _check_version(self, response: requests.Response, size: int | None) -> None:
         now = _version(response, self.version.size if size is None else size)
         if now != self.version:
-            raise Changed(f"{self.name}: the file there changed from {self.version} to {now}.")
+            raise Changed(
+                f"{self.name}: the file there changed from {self.version!s:.200} to {now!s:.200}."
+            )
 
     def _open_range(self, start: int, end: int) -> Body:
         headers = {"Range": f"bytes={start}-{end - 1}"}
@@ -209,7 +210,7 @@ class HttpFile:
             raise
 
     def _open_through(self, start: int) -> Body:
-        """The pass through the whole file, advanced to `start`; restarted to go back."""
+        """The pass through the whole file, moved forward to `start`; begun anew to go back."""
         if self._through is None or self._through.position > start:
             self._end_pass()
             if self._passes >= PASSES:
@@ -256,7 +257,7 @@ class HttpFile:
         return Tries(self.patience, self.name)
 
     def _persist(self, attempt: Callable[[], Result], tries: Tries) -> Result:
-        """The result of `attempt`, repeated after each Fault while `tries` has tries left."""
+        """The result of `attempt`, tried again after each Fault as long as `tries` lets it."""
         while True:
             try:
                 return attempt()
@@ -284,7 +285,7 @@ class HttpFile:
             self._blocks[block] = data[(block - first) * BLOCK :][:BLOCK]
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the metadata, from cached blocks."""
+        """Bytes for the metadata, from blocks that are kept."""
         first, last = offset // BLOCK, -(-(offset + length) // BLOCK)
         missing = [block for block in range(first, last) if block not in self._blocks]
         if missing:
@@ -294,7 +295,7 @@ class HttpFile:
         return data[offset - first * BLOCK :][:length]
 
     def stream(self, offset: int, length: int) -> Iterator[memoryview]:
-        """The bytes from `offset` on, as they arrive; resumes after a broken connection."""
+        """The bytes from `offset` on, as they arrive; goes on where a connection broke."""
         position, end = offset, offset + length
         body: Body | None = None
 

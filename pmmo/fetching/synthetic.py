@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.writing import growing
 from pmmo.hdf5.writer import write_movies
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 
@@ -94,10 +95,9 @@ def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
         "features": movies.text,
         "vgg_features": movies.image,
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with growing(path) as new:
         write_movies(
-            partial,
+            new,
             text=movies.text,
             image=movies.image,
             genres=movies.genres,
@@ -114,9 +114,6 @@ def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
                 "note": NOTE,
             },
         )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def synthetic_movies(rows: int, seed: int) -> SyntheticMovies:

@@ -198,7 +198,7 @@ def limit_process(memory: int, seconds: int) -> None:
     import resource
 
     wanted = {"RLIMIT_CPU": seconds, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0}
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as statm:  # noqa: PTH123
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/statm", "rb") as statm:  # noqa: PTH123
         wanted["RLIMIT_AS"] = int(statm.read().split()[0]) * resource.getpagesize() + memory
     wanted["RLIMIT_NOFILE"] = 0  # last: open files stay open, and no other can be opened
     for name, value in wanted.items():

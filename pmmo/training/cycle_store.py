@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pmmo.config.settings import Settings
+from pmmo.core.writing import growing_folder
 from pmmo.training.hardware import Machine
 from pmmo.training.loop import Cycle
 
@@ -32,29 +32,27 @@ def save_cycle(cycle: Cycle, machine: Machine, folder: Path) -> None:
 
     `machine` describes where it was trained: cycles of one row may come from several.
     """
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(cycle.predictions, temporary / "predictions.safetensors")
-    save_file(cycle.state, temporary / "state.safetensors")
     rest = {
         "summary": cycle.summary,
         "curves": cycle.curves,
         "seconds_per_epoch": cycle.seconds_per_epoch,
     }
-    (temporary / "cycle.json").write_text(json.dumps(rest))
-    (temporary / "machine.json").write_text(json.dumps(machine))
-    temporary.rename(folder)
+    with growing_folder(folder) as new:
+        save_file(cycle.predictions, new / "predictions.safetensors")
+        save_file(cycle.state, new / "state.safetensors")
+        (new / "cycle.json").write_text(json.dumps(rest), encoding="utf-8")
+        (new / "machine.json").write_text(json.dumps(machine), encoding="utf-8")
 
 
 def load_cycle(folder: Path) -> Cycle:
     return Cycle(
         predictions=load_file(folder / "predictions.safetensors"),
         state=load_file(folder / "state.safetensors"),
-        **json.loads((folder / "cycle.json").read_text()),
+        **json.loads((folder / "cycle.json").read_text(encoding="utf-8")),
     )
 
 
 def load_machines(store: Path) -> list[Machine]:
     """Where the finished cycles were trained, in order."""
-    return [json.loads(path.read_text()) for path in sorted(store.glob("cycle-*/machine.json"))]
+    paths = sorted(store.glob("cycle-*/machine.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

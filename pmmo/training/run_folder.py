@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from pmmo.config.settings import Settings, save_settings
 from pmmo.core.names import AVERAGES, CURVES
-from pmmo.core.writing import write_json, write_text
+from pmmo.core.writing import growing_folder, write_json, write_text
 from pmmo.data.movies import Movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
@@ -67,22 +66,18 @@ def write_run(
         "random_weights": getattr(system.fusion, "random_weights", 0),
         "cycles": [cycle.summary for cycle in cycles],
     }
-    folder = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    save_settings(settings, folder / "settings.json")
-    write_json(folder / "summary.json", summary)
-    write_json(folder / "environment.json", environment)
-    write_curves(folder / "curves.csv", cycles)
-    for cycle in cycles:
-        number = cycle.summary["cycle"]
-        save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
     best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
-    save_file(best.state, folder / "model.safetensors")
     card = model_card(settings, splits, best) | data_card(movies)
-    write_text(folder / "model.json", json.dumps(card, indent=1))
-    shutil.rmtree(output, ignore_errors=True)
-    folder.rename(output)
+    with growing_folder(output) as folder:
+        save_settings(settings, folder / "settings.json")
+        write_json(folder / "summary.json", summary)
+        write_json(folder / "environment.json", environment)
+        write_curves(folder / "curves.csv", cycles)
+        for cycle in cycles:
+            number = cycle.summary["cycle"]
+            save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
+        save_file(best.state, folder / "model.safetensors")
+        write_text(folder / "model.json", json.dumps(card, indent=1))
     return summary
 
 
@@ -108,7 +103,7 @@ def data_card(movies: Movies) -> dict[str, Any]:
 
 def write_curves(path: Path, cycles: list[Cycle]) -> None:
     """Scores and loss terms of every cycle and epoch, as CSV."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         for cycle in cycles:
@@ -123,10 +118,10 @@ def write_experiment(run: Path, reports: Path) -> None:
     """
     import pandas as pd  # here alone: importing it costs every other row half a second
 
-    cycles = json.loads((run / "summary.json").read_text())["cycles"]
+    cycles = json.loads((run / "summary.json").read_text(encoding="utf-8"))["cycles"]
     scores = {f"f1_{name}": fmean(cycle["test"][name] for cycle in cycles) for name in AVERAGES}
     scores["dev_f1_weighted"] = fmean(cycle["dev"]["weighted"] for cycle in cycles)
-    curves = pd.read_csv(run / "curves.csv")
+    curves = pd.read_csv(run / "curves.csv", encoding="utf-8")
     means = curves.groupby("epoch")[["dev_weighted", "train_weighted", "loss"]].mean()
     write_text(reports / "experiment_curves.csv", means.round(6).to_csv(lineterminator="\n"))
     write_json(reports / "experiment.json", scores)

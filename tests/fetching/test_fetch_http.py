@@ -338,8 +338,40 @@ def whole_file(request) -> bool:
     return True
 
 
+def dripping_chunk_size(request) -> bool:
+    """Leading zeros of a chunk's length, which never ends."""
+    request.reply(Content_Length=None, Transfer_Encoding="chunked")
+    for _ in range(60):
+        request.wfile.write(b"0")
+        time.sleep(0.05)
+    request.close_connection = True
+    return True
+
+
+def dripping_trailer(request) -> bool:
+    """All bytes but the last chunk's, then a line of the trailer that never ends."""
+    request.reply(Content_Length=None, Transfer_Encoding="chunked")
+    data = request.server.files.read(request.start, request.stop - request.start)[:-1]
+    request.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n0\r\n")
+    for _ in range(60):
+        request.wfile.write(b"x")
+        time.sleep(0.05)
+    request.close_connection = True
+    return True
+
+
+def dripping_headers(request) -> bool:
+    """A whole line of the head at a time."""
+    request.wfile.write(b"HTTP/1.1 206 Partial\r\n")
+    for number in range(60):
+        request.wfile.write(f"X-{number}: x\r\n".encode())
+        time.sleep(0.05)
+    return True
+
+
+DRIPPING = [dripping, dripping_head, dripping_headers, dripping_chunk_size, dripping_trailer]
 MENDED = [
-    *(truncated, reset, stalled, dripping, dripping_head, unavailable, too_many),
+    *(truncated, reset, stalled, *DRIPPING, unavailable, too_many),
     *(retry_at_nonsense, wrong_range, short_length, long_length, no_length, no_length_cut),
     *(chunked, whole_file),
 ]
@@ -351,6 +383,40 @@ def test_passing_fault_ends_in_the_right_file(tmp_path, large, fault):
         target = fetched(tmp_path, server.url)
     assert columns(target) == columns(large)
     assert provenance(target)["sha256"] == hashes(large)
+
+
+@pytest.mark.parametrize("fault", DRIPPING)
+def test_a_server_that_drips_is_given_up_wherever_it_does(tmp_path, large, fault):
+    with FileServer(large, fault) as server:
+        start = time.monotonic()
+        with pytest.raises(PmmoError, match=r"sends only \d+ bytes per second, 3 times in a row"):
+            fetched(tmp_path, server.url)
+    assert time.monotonic() - start < 3 * (HASTY.slow_window + 1.0)
+
+
+@pytest.mark.parametrize("fault", [dripping_head, dripping_chunk_size])
+def test_a_proxy_that_drips_is_given_up(tmp_path, large, monkeypatch, fault):
+    monkeypatch.setenv("no_proxy", "")
+    with FileServer(large, fault) as server:
+        monkeypatch.setenv("http_proxy", server.url.removesuffix("/movies.hdf5"))
+        with pytest.raises(PmmoError, match="sends only"):
+            fetched(tmp_path, "http://example.invalid/movies.hdf5")
+
+
+def test_a_redirect_is_not_read_on(tmp_path, large):
+    """Its body may never end, and is not needed."""
+
+    def door(request) -> bool:
+        request.reply(302, Location=server.url, Content_Length=str(10**12))
+        request.wfile.write(bytes(1 << 16))
+        time.sleep(0.5)
+        request.close_connection = True
+        return True
+
+    with FileServer(large) as server, FileServer(large, door) as first:
+        start = time.monotonic()
+        assert columns(fetched(tmp_path, first.url)) == columns(large)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("fault", [truncated, reset, no_length_cut])
@@ -455,6 +521,13 @@ def no_validator(request) -> bool:
     return True
 
 
+def weak_validator(request) -> bool:
+    """The same for files that are alike, not for the same file."""
+    request.reply(ETag='W/"1"', Last_Modified=None)
+    request.body()
+    return True
+
+
 def whole_after_the_first(request) -> bool:
     return request.number > 0 and whole_file(request)
 
@@ -497,6 +570,7 @@ REFUSED = [
     (gone_short, "has 5 bytes now. Tried 3 times"),
     (no_such_range, "the server has no bytes"),
     (no_validator, "neither ETag nor Last-Modified"),
+    (weak_validator, "a weak ETag does not count"),
 ]
 
 
@@ -511,8 +585,9 @@ def test_lasting_fault_ends_in_one_sentence(tmp_path, large, fault, words):
     assert "\n" not in str(caught.value)
 
 
-def test_no_validator_is_enough_with_pins(tmp_path, large):
-    with FileServer(large, no_validator) as server:
+@pytest.mark.parametrize("fault", [no_validator, weak_validator])
+def test_no_validator_is_enough_with_pins(tmp_path, large, fault):
+    with FileServer(large, fault) as server:
         target = fetched(tmp_path, server.url, sha256=hashes(large))
     assert provenance(target)["pinned"] is True
 
@@ -572,13 +647,27 @@ def test_https_where_the_server_speaks_http(tmp_path, large):
         fetched(tmp_path, server.url.replace("http:", "https:"))
 
 
-def test_https_never_becomes_http(tmp_path, large, certificate, monkeypatch):
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "hTTpS"])
+@pytest.mark.parametrize("other", ["http", "HTTP"])
+def test_https_never_becomes_http(tmp_path, large, certificate, monkeypatch, scheme, other):
+    """However it is written in either address."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
     with FileServer(large) as plain, FileServer(large, certificate=certificate) as door:
-        door.fault = lambda request: request.whole(b"", 302, Location=plain.url)
-        with pytest.raises(PmmoError, match=r"redirects from https to http://.*not followed"):
-            fetched(tmp_path, door.url)
+        target = plain.url.replace("http", other)
+        door.fault = lambda request: request.whole(b"", 302, Location=target)
+        with pytest.raises(PmmoError, match=r"redirects from https to (?i:http)://.*not followed"):
+            fetched(tmp_path, door.url.replace("https", scheme))
         assert plain.requests == []
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_https_leads_to_https(tmp_path, large, certificate, monkeypatch, scheme):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", f"{certificate}.crt")
+    tls = {"certificate": certificate}
+    with FileServer(large, **tls) as server, FileServer(large, **tls) as door:
+        target = server.url.replace("https", scheme)
+        door.fault = lambda request: request.whole(b"", 302, Location=target)
+        assert columns(fetched(tmp_path, door.url)) == columns(large)
 
 
 # ---- progress

@@ -18,6 +18,8 @@ import pytest
 
 from pmmo.core.errors import PmmoError
 from pmmo.fetching import assembly
+from pmmo.fetching.addresses import Address
+from pmmo.fetching.download import folder_of
 from pmmo.fetching.fetch import fetch
 from pmmo.hdf5.layout import COLUMNS
 from tests.disks import small_disk
@@ -104,10 +106,10 @@ def test_goes_on_after_kill(tmp_path, large, share):
 
 
 def test_kill_while_putting_together(tmp_path, large):
-    growing = tmp_path / "data" / "movies.hdf5.tmp"
+    growing = "data/.pmmo-*.tmp/movies.hdf5"
     with FileServer(large) as server:
         first = start(tmp_path, server.url)
-        wait_until(lambda: growing.exists() and growing.stat().st_size > 0)
+        wait_until(lambda: any(path.stat().st_size > 0 for path in tmp_path.glob(growing)))
         kill(first)
         assert not (tmp_path / "data" / "movies.hdf5").exists()
         end(start(tmp_path, server.url))
@@ -190,6 +192,60 @@ def test_parts_survive_a_killed_repro(tmp_path, large):
         assert server.sent < 1.1 * nbytes(large)
     right_and_nothing_else(tmp_path, large)
     assert "data/movies.hdf5" in (tmp_path / "dvc.lock").read_text()
+
+
+# ---- a work folder that is not this project's
+
+
+@pytest.mark.parametrize("name", [".work", ".work/fetch"])
+def test_a_work_folder_that_is_a_link_is_neither_emptied_nor_written_through(tmp_path, name):
+    mine = tmp_path / "mine"
+    (mine / "fetch").mkdir(parents=True)
+    (mine / "thesis").write_text("mine")
+    (mine / "fetch" / "thesis").write_text("mine")
+    link = tmp_path / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(mine)
+    source = write_good(tmp_path / "own.hdf5")
+    with pytest.raises(PmmoError, match=r"\.work.*: is a link to .*mine, and is emptied after use"):
+        fetch(
+            tmp_path / "data/movies.hdf5",
+            source=str(source),
+            memory_limit_gb=1,
+            work=tmp_path / ".work/fetch",
+        )
+    assert {path.name for path in mine.iterdir()} == {"fetch", "thesis"}
+    assert [path.name for path in (mine / "fetch").iterdir()] == ["thesis"]
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "part", "journal", "other"])
+def test_links_in_the_work_folder_are_not_followed(tmp_path, large, kind):
+    """In the place of an address's folder, of a part, of its journal; or anywhere else."""
+    work, victim = tmp_path / ".work/fetch", tmp_path / "victim"
+    with FileServer(large) as server:
+        folder = folder_of(work, Address(server.url, server.url, ()))
+        folder.parent.mkdir(parents=True)
+        if kind in ("folder", "other"):
+            victim.mkdir()
+            (victim / "thesis").write_text("mine")
+            (folder if kind == "folder" else work / "other").symlink_to(victim)
+        else:
+            server.pause = 0.0002
+            first = start(tmp_path, server.url)
+            wait_until(lambda: server.sent > 0.5 * nbytes(large))
+            kill(first)
+            server.pause = 0
+            name = "journal.json" if kind == "journal" else "vgg_features.part"
+            (folder / name).rename(victim)
+            before = victim.read_bytes()
+            (folder / name).symlink_to(victim)
+        with contextlib.suppress(PmmoError):
+            fetch(tmp_path / "movies.hdf5", source=server.url, memory_limit_gb=1, work=work)
+    if victim.is_dir():
+        assert [path.name for path in victim.iterdir()] == ["thesis"]
+    else:
+        assert victim.read_bytes() == before
 
 
 # ---- no room

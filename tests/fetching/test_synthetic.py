@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from pmmo.analysis.metrics import f1_scores
+from pmmo.core import names
 from pmmo.core.errors import PmmoError
 from pmmo.fetching.synthetic import (
     SMALLEST,
@@ -29,6 +30,7 @@ from pmmo.fetching.synthetic import (
     write_synthetic,
 )
 from pmmo.hdf5 import layout
+from pmmo.hdf5.writer import SPLIT_DTYPE
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 
 REAL = Path(os.environ.get("PMMO_REAL_MOVIES", "shared/data/movies_a.hdf5"))
@@ -148,7 +150,7 @@ def test_any_size_and_seed(rows: int, seed: int):
     assert len(set(movies.ids.tolist())) == rows
     assert all(len(i) == 7 and i.isdigit() and i.startswith(b"9") for i in movies.ids.tolist())
     bounds = [bound for split in movies.splits.values() for bound in split]
-    assert tuple(movies.splits) == layout.SPLITS
+    assert tuple(movies.splits) == names.SPLITS
     assert (bounds[0], bounds[1], bounds[3], bounds[5]) == (0, bounds[2], bounds[4], rows)
     assert all(start < stop for start, stop in movies.splits.values())
 
@@ -176,7 +178,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError("No space left on device")
 
     monkeypatch.setattr("pmmo.fetching.synthetic.write_movies", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PmmoError, match="No space left"):
         write_synthetic(path, rows=60, seed=0)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("movies.hdf5", b"before")]
 
@@ -200,7 +202,7 @@ def test_split_attribute(small: Path):
     """60/10/30 %, one record per (split, source), none of them pointing at indices."""
     with h5py.File(small) as file:
         split = file.attrs["split"]
-        assert split.dtype.names == layout.SPLIT_DTYPE.names
+        assert split.dtype.names == SPLIT_DTYPE.names
         assert len(split) == 3 * 4
         for source in layout.COLUMNS:
             bounds = {

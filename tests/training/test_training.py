@@ -198,7 +198,7 @@ def test_workers_change_no_number_and_stored_cycles_are_taken_up(tmp_path, syste
     for file in (store / "cycle-1").iterdir():
         file.unlink()
     (store / "cycle-1").rmdir()
-    (store / "cycle-1.tmp").mkdir()  # of a run that was killed
+    (store / ".pmmo-0a1b2c3d.tmp").mkdir()  # of a run that was killed
     again = run_cycles(settings, SPLITS, store, 2)
     for a, b in zip(one, again, strict=True):
         same_cycles(a, b)
