@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.writing import write_text
 
 SYSTEMS = ("pmmo", "mmo", "gmu", "released")
 ELBOS = ("v1", "v2", "kl")
@@ -159,9 +160,7 @@ def tunable() -> dict[str, tuple[Rule, tuple[str, ...]]]:
 
 
 def save_settings(settings: Settings, path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(asdict(settings), indent=2) + "\n")
-    temporary.replace(path)
+    write_text(path, json.dumps(asdict(settings), indent=2))
 
 
 def load_settings(path: Path) -> Settings:

@@ -12,18 +12,16 @@ from pmmo.core.errors import PmmoError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    """Write `content` to `path` in one step, making its folder; errors as of `growing`."""
+    with growing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager
 def growing(path: Path) -> Iterator[Path]:
     """The temporary name to write a large file under; it becomes `path` if all goes well.
 
-    For files that a user names: PmmoError where they cannot be written. Makes their folder.
+    PmmoError where it cannot be written. Makes its folder.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -1,22 +1,23 @@
 """The folder of a trained variant: scores, curves, predictions, the best model and its card."""
 
 import csv
+import io
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from pmmo.config.settings import Settings, save_settings
 from pmmo.core.names import AVERAGES, CURVES
-from pmmo.core.writing import write_json, write_text
+from pmmo.core.writing import write_bytes, write_json, write_text
 from pmmo.data.movies import Movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
 from pmmo.training.loop import Cycle, Splits, sizes_of
+from pmmo.training.whole_folder import appearing
 
 COLUMNS = ("cycle", "epoch", *CURVES)
 
@@ -44,7 +45,7 @@ def write_run(
     movies: Movies,
     output: Path,
 ) -> dict[str, object]:
-    """The files of a row, under a temporary name first; returns the summary."""
+    """The folder of a row, which appears whole or not at all; returns the summary."""
     system = empty_system(settings, splits)
     summary = {
         "name": settings.name,
@@ -54,22 +55,18 @@ def write_run(
         "random_weights": getattr(system.fusion, "random_weights", 0),
         "cycles": [cycle.summary for cycle in cycles],
     }
-    folder = output.with_name(f"{output.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    save_settings(settings, folder / "settings.json")
-    write_json(folder / "summary.json", summary)
-    write_json(folder / "environment.json", environment)
-    write_curves(folder / "curves.csv", cycles)
-    for cycle in cycles:
-        number = cycle.summary["cycle"]
-        save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
     best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
-    save_file(best.state, folder / "model.safetensors")
     card = model_card(settings, splits, best) | data_card(movies)
-    write_text(folder / "model.json", json.dumps(card, indent=1))
-    shutil.rmtree(output, ignore_errors=True)
-    folder.rename(output)
+    with appearing(output) as folder:
+        save_settings(settings, folder / "settings.json")
+        write_json(folder / "summary.json", summary)
+        write_json(folder / "environment.json", environment)
+        write_curves(folder / "curves.csv", cycles)
+        for cycle in cycles:
+            number = cycle.summary["cycle"]
+            write_bytes(folder / f"predictions-{number}.safetensors", save(cycle.predictions))
+        write_bytes(folder / "model.safetensors", save(best.state))
+        write_text(folder / "model.json", json.dumps(card, indent=1))
     return summary
 
 
@@ -95,11 +92,12 @@ def data_card(movies: Movies) -> dict[str, object]:
 
 def write_curves(path: Path, cycles: list[Cycle]) -> None:
     """Scores and loss terms of every cycle and epoch, as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for cycle in cycles:
-            writer.writerows(cycle.curves)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for cycle in cycles:
+        writer.writerows(cycle.curves)
+    write_text(path, table.getvalue())
 
 
 def write_experiment(run: Path, reports: Path) -> None:
@@ -110,7 +108,7 @@ def write_experiment(run: Path, reports: Path) -> None:
     """
     import pandas as pd  # here alone: importing it costs every other row half a second
 
-    cycles = json.loads((run / "summary.json").read_text())["cycles"]
+    cycles = json.loads((run / "summary.json").read_text(encoding="utf-8"))["cycles"]
     scores = {f"f1_{name}": fmean(cycle["test"][name] for cycle in cycles) for name in AVERAGES}
     scores["dev_f1_weighted"] = fmean(cycle["dev"]["weighted"] for cycle in cycles)
     curves = pd.read_csv(run / "curves.csv")
