@@ -5,45 +5,55 @@
 # make scaling   draw how time and memory grow, for docs/performance.md
 # make check     format and lint
 PYTHON ?= python3.11
-BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 RAY_READY := .venv/.ready-ray
 PEERS := .venv/.peers
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-ray bench scaling check clean
+.PHONY: repro test test-ray bench scaling check clean git works
 
-repro: $(READY)
+repro: git works
 	dvc repro
 
-test: $(READY)
+test: works
 	python -m pytest --cov --cov-fail-under=90
 
-test-ray: $(RAY_READY)
+test-ray: works $(RAY_READY)
 	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py
 
-bench: $(READY) $(PEERS)
+bench: works $(PEERS)
 	python -m pmmo.benchmark $(BENCH)
 
-scaling: $(READY)
+scaling: works
 	python -m pmmo.benchmark --scaling docs/performance-scaling
 
-check: $(READY)
+check: works
 	ruff format --check .
 	ruff check .
 
+# before anything long: DVC needs a git repository
+git:
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "make: this folder is no git repository, \
+	which DVC needs. Use 'git clone' instead of a ZIP, or make it one here: \
+	git init && git add -A && git commit -m start" >&2; exit 1; }
+
+# a virtual environment names the folder that it was made in, and the Python
+works: $(READY)
+	@dvc --version > /dev/null 2>&1 || { echo "make: .venv does not run here: this folder was \
+	renamed, or its Python is gone. Remove it, and make sets it up again: rm -rf .venv" >&2; exit 1; }
+
 $(READY): requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 $(RAY_READY): $(READY) requirements-ray.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
 	touch $@
 
 $(PEERS): requirements-bench.txt $(READY)
 	grep -v '^#' requirements-bench.txt | while read -r peer; do \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 "$$peer" \
+		.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --retries 1 "$$peer" \
 		|| echo "$$peer does not install here; its row will be empty" >&2; done
 	touch $@
 
