@@ -39,7 +39,7 @@ git:
 
 # a virtual environment names the folder that it was made in, and the Python
 works: $(READY)
-	@dvc --version > /dev/null 2>&1 || { echo "make: .venv does not run here: this folder was \
+	@.venv/bin/dvc --version > /dev/null 2>&1 || { echo "make: .venv does not run here: this folder was \
 	renamed, or its Python is gone. Remove it, and make sets it up again: rm -rf .venv" >&2; exit 1; }
 
 $(READY): requirements.txt
