@@ -15,13 +15,20 @@ from pmmo.core.starter import end_with_starter
 COPIES = ".dvc/tmp/exps"  # where DVC runs queued experiments, and those with --temp
 
 
-def run(stage: str, main: Callable[..., object], *arguments: str) -> None:
+def run(
+    stage: str,
+    main: Callable[..., object],
+    *arguments: str,
+    first: Callable[[], object] = lambda: None,
+) -> None:
     """Call `main`; an error for people or Ctrl-C ends the process with one message, code 1.
 
-    So does an input, named in `dvc.yaml`, that is not at the end what it was at the start.
+    So does an input, named in `dvc.yaml`, that is not at the end what it was at the start, which
+    is after the call of `first`.
     """
     end_with_starter(stage)
     try:
+        first()
         inputs = Inputs.of_stage("@".join([stage, *arguments]))
         main(*arguments)
         inputs.check()

@@ -61,7 +61,11 @@ def run_cycles(
         if cluster is not None:
             run_on_ray(cluster, settings, splits, missing, monitor.epoch, keep)
         elif workers > 1 and len(groups) > 1:
-            side_by_side(train, groups, workers, on_epoch)
+            try:
+                side_by_side(train, groups, workers, on_epoch)
+            finally:  # of processes that were stopped
+                for rest in store.glob("*.tmp"):
+                    shutil.rmtree(rest, ignore_errors=True)
         else:
             for group in groups:
                 train(group, on_epoch)

@@ -40,10 +40,8 @@ def drop_recorded(stores: Path) -> None:
 
 def cache() -> Path:
     """Where DVC's cache has files by their MD5; by default below `.dvc`."""
-    from dvc.config import Config, NotDvcRepoError  # here alone: it takes a third of a second
+    from dvc.config import Config  # here alone: it takes a third of a second
 
-    try:
-        config = Config.from_cwd()
-    except NotDvcRepoError:
-        return Path(".dvc/cache/files/md5")
-    return Path(config.dvc_dir, config["cache"].get("dir", "cache"), "files/md5")
+    config = Config.from_cwd()
+    folder = config["cache"].get("dir", "cache")
+    return Path(config.dvc_dir or ".dvc", folder, "files/md5")

@@ -51,6 +51,7 @@ def train_row(
     with alone(settings.name):
         drop_recorded(STORE)
         store = STORE / cycle_key(settings, data)
+        movies = load_movies(data)
         if engine is None or engine.address is None:
             device = choose_device(settings.device)
             prepare_process(device, settings.precision)
@@ -66,7 +67,6 @@ def train_row(
             "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
             "seconds_total": time.perf_counter() - start,
         }
-        movies = load_movies(data)
         inputs.check()
         summary = write_run(settings, cycles, splits, environment, movies, output)
         mark_finished(store, output)
@@ -100,7 +100,10 @@ def check_place(output: Path) -> None:
 
 
 def load_splits(data: Path, device: torch.device) -> Splits:
-    """The three sets on the device, genres as float32; PmmoError for a set of one movie."""
+    """The three sets on the device, genres as float32; PmmoError for a set of one movie.
+
+    They are copies: training would see a file that is edited in its place.
+    """
     movies = load_movies(data)
     splits = {}
     for name in SPLITS:
@@ -110,7 +113,8 @@ def load_splits(data: Path, device: torch.device) -> Splits:
                 f"{data}: {name} has one movie, and batch norm needs two. Give the file's split "
                 f"{name!r} more movies."
             )
-        splits[name] = Batch(text.to(device), image.to(device), genres.to(device).float())
+        text, image = (column.to(device, copy=True) for column in (text, image))
+        splits[name] = Batch(text, image, genres.to(device).float())
     return splits
 
 
