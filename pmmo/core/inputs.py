@@ -50,9 +50,7 @@ class Inputs:
     def check(self) -> None:
         """PmmoError naming what is not as it was."""
         now = Inputs.of(self.paths).digests
-        refuse(
-            file for file in {**self.digests, **now} if self.digests.get(file) != now.get(file)
-        )
+        refuse(file for file in {**self.digests, **now} if self.digests.get(file) != now.get(file))
 
 
 def declared(stage: str) -> list[Path]:
@@ -70,9 +68,7 @@ def files(paths: Iterable[Path]) -> list[Path]:
     """The paths that are files, and all files in those that are folders."""
     found = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*"))]
     return sorted(
-        file
-        for file in set(found)
-        if file.is_file() and not any(map(file.match, IGNORED))
+        file for file in set(found) if file.is_file() and not any(map(file.match, IGNORED))
     )
 
 
