@@ -13,7 +13,6 @@ from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
 from pmmo.core.writing import write_json, write_text
 
-
 FORMER = Path(".work/former-rows")
 
 

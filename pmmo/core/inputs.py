@@ -1,7 +1,7 @@
 """What a stage reads must be the same at its end as at its start.
 
-DVC records the hashes of a stage's inputs after the stage has run: without this check, code, data or
-parameters that were edited meanwhile would be recorded as what the results were made of.
+DVC records the hashes of a stage's inputs after the stage has run: without this check, code, data
+or parameters that were edited meanwhile would be recorded as what the results were made of.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """Finished cycles on disk, under a key of everything that they depend on.
 
-`.work/cycles/<key>/cycle-<number>/` holds the files of a cycle and `hashes.json`: the key, the number
-and the sha256 of each file. What does not agree with it is no cycle of that row.
+`.work/cycles/<key>/cycle-<number>/` holds the files of a cycle and `hashes.json`: the key, the
+number and the sha256 of each file. What does not agree with it is no cycle of that row.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The cycles of a finished row are kept until DVC has the row in its cache.
 
-A row can be trained and then not be recorded: the disk of the cache is full, `runs/` leads elsewhere,
-DVC is killed. Then the next run takes the cycles up again.
+A row can be trained and then not be recorded: the disk of the cache is full, `runs/` leads
+elsewhere, DVC is killed. Then the next run takes the cycles up again.
 """
 
 import hashlib

@@ -95,7 +95,7 @@ def check_place(output: Path) -> None:
         if folder.is_symlink() and not folder.is_absolute():
             raise PmmoError(
                 f"{folder}: is a link, and DVC saves nothing that lies behind one. Put a folder in "
-                "its place; `dvc cache dir /large/disk` moves what takes the space (docs/data.md)."
+                "its place; `dvc cache dir /large/disk` puts what takes the space elsewhere."
             )
 
 
@@ -123,7 +123,7 @@ def asked_workers() -> int | None:
     text = os.environ.get(WORKERS)
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) and len(text) < 10):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
         raise PmmoError(f"{WORKERS} is {text!r}; expected a whole number from 1 up, or unset it")
     return int(text)
 

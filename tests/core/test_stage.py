@@ -98,14 +98,15 @@ def start(tmp_path, shell: str, **more: str) -> tuple[subprocess.Popen, int]:
     """A stand-in for DVC, which starts the stage by a shell; and the number of the stage."""
     (tmp_path / "stages.long").write_text(STAGE.format(root=str(ROOT)))
     starter = "import subprocess, sys; subprocess.run(['sh', '-c', sys.argv[1]])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", starter, f"{sys.executable} stages.long{shell}"],
-        cwd=tmp_path,
-        env=os.environ | more,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", starter, f"{sys.executable} stages.long{shell}"],
+            cwd=tmp_path,
+            env=os.environ | more,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
     return process, int(process.stdout.readline())
 
 
@@ -126,6 +127,8 @@ def test_a_stage_ends_when_dvc_was_killed(tmp_path, shell, reaped):
     try:
         gone, _ = psutil.wait_procs([stage], timeout=20)
         assert gone or stage.status() == psutil.STATUS_ZOMBIE  # where nobody reaps orphans
+        said = (tmp_path / "errors").read_text()
+        assert said.startswith("long: ends, since the process that started it has ended")
     finally:
         end(process, number)
         process.wait(10)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.inputs import Inputs
 from pmmo.training import cycles, finished_rows, whole_folder
 from pmmo.training import variant as runs
+from pmmo.training.cycle_store import load_cycle
 from pmmo.training.cycles import run_cycles
 from pmmo.training.finished_rows import drop_recorded, mark_finished, name_in_cache
 from pmmo.training.local_processes import undisturbed
@@ -167,7 +169,8 @@ def test_a_stored_cycle_that_is_not_as_it_was_written_is_trained_again(tmp_path,
     damage(store / "cycle-1", how)
     capsys.readouterr()
     again = run_cycles(settings, SPLITS, store, 1)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "trained again" in line]
+    said = capsys.readouterr().err.splitlines()
+    lines = [line for line in said if "; this cycle is trained again" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"gmu: {store / 'cycle-1'}: ")
     for expected, found in zip(whole, again, strict=True):
@@ -175,6 +178,13 @@ def test_a_stored_cycle_that_is_not_as_it_was_written_is_trained_again(tmp_path,
     assert {path: path.stat().st_mtime_ns for path in (store / "cycle-0").iterdir()} == kept
     assert len(run_cycles(settings, SPLITS, store, 1)) == 2
     assert "trained again" not in capsys.readouterr().err
+
+
+def test_a_cycle_that_is_damaged_after_the_look_at_it_is_refused(tmp_path):
+    run_cycles(row("gmu", cycles=1), SPLITS, tmp_path, 1)
+    damage(tmp_path / "cycle-0", "empty")
+    with pytest.raises(PmmoError, match=r"not as it was written, though it was a moment ago"):
+        load_cycle(tmp_path / "cycle-0")
 
 
 def test_a_folder_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
@@ -195,7 +205,7 @@ def test_a_folder_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
 def test_a_folder_that_could_not_be_filled_leaves_the_old_one(tmp_path):
     with appearing(tmp_path / "whole") as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), appearing(tmp_path / "whole") as folder:
+    with suppress(ZeroDivisionError), appearing(tmp_path / "whole") as folder:
         (folder / "a").write_text("new")
         1 / 0  # noqa: B018
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
@@ -292,7 +302,8 @@ def test_dev_that_chooses_no_epoch_keeps_the_last_and_says_so(tmp_path, capsys, 
     settings = row("gmu", epochs=3, threshold=0.99999, kept_epoch=kept)
     found = run_cycles(settings, SPLITS, tmp_path, 1)
     assert [cycle.summary["best_epoch"] for cycle in found] == [3, 3]
-    lines = [line for line in capsys.readouterr().err.splitlines() if "chooses none" in line]
+    kept_last = " in every epoch and chooses none; the last epoch is kept"
+    lines = [line for line in capsys.readouterr().err.splitlines() if kept_last in line]
     assert len(lines) == said
     if said:
         assert lines[1].startswith("gmu, cycle 1: weighted F1 on dev is 0.000 in every epoch")
@@ -370,14 +381,19 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_that_another_thread_gets_waits_for_the_end_of_a_fork():
-    over, reached = threading.Event(), False
+    over, reached = threading.Event(), []
     thread = threading.Thread(target=over.wait)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt), undisturbed():
+
+    def fork():
+        with undisturbed():
             signal.pthread_kill(thread.ident, signal.SIGINT)
             time.sleep(0.2)
-            reached = True
+            reached.append(1)
+
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fork()
     finally:
         over.set()
         thread.join()
