@@ -60,7 +60,8 @@ def declared(stage: str) -> list[Path]:
     name, _, row = stage.partition("@")
     block = yaml.safe_load(PIPELINE.read_text(encoding="utf-8"))["stages"].get(name, {})
     block = block.get("do", block)
-    params = [file for entry in block.get("params", []) for file in entry]
+    entries = block.get("params", [])  # a text names a key of params.yaml, which counts anyway
+    params = [file for entry in entries if isinstance(entry, dict) for file in entry]
     return [Path(dep.replace("${key}", row)) for dep in [*block.get("deps", []), *params]]
 
 

@@ -1,6 +1,7 @@
 """How a stage ends: on a full disk, without its packages, without the process that started it."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from pmmo.core import stage
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import write_json
+from stages.aggregate import set_aside
 from tests.disks import small_disk
 
 ROOT = Path(__file__).parents[2]
@@ -154,3 +156,15 @@ def test_a_stage_goes_on_while_dvc_runs(tmp_path):
     finally:
         end(process, number)
         process.wait(10)
+
+
+def test_a_row_that_was_removed_is_no_input_of_the_reports(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_json(Path("settings/reports.json"), {"rows": {"gmu": "GMU"}})
+    for old in ("1", "2"):  # removed, added again and removed
+        for name in ("gmu", "mmo"):
+            write_json(Path("runs/rows", name, "summary.json"), old)
+        set_aside()
+        assert [path.name for path in Path("runs/rows").iterdir()] == ["gmu"]
+        assert json.loads(Path(".work/former-rows/mmo/summary.json").read_text()) == old
+        assert "runs/rows/mmo is no row of params.yaml" in capsys.readouterr().err
