@@ -16,34 +16,45 @@ BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 RAY_READY := .venv/.ready-ray
 PEERS := .venv/.peers
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-ray bench scaling check lock clean
+.PHONY: repro test test-ray bench scaling check lock clean git works
 
-repro: $(READY)
+repro: git works
 	dvc repro
 
 test: check
 	python -m pytest --cov --cov-fail-under=90
 
-test-ray: $(RAY_READY)
+test-ray: works $(RAY_READY)
 	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py \
 		tests/test_scripts.py::test_time_ray
 
-bench: $(READY) $(PEERS)
+bench: works $(PEERS)
 	python -m pmmo.benchmark $(BENCH)
 
-scaling: $(READY)
+scaling: works
 	python -m pmmo.benchmark --scaling docs/performance-scaling
 
-check: $(READY)
+check: works
 	ruff format --check .
 	ruff check .
 	lint-imports --no-cache --no-logo
 	mypy
 
+# before anything long: DVC needs a git repository
+git:
+	@git rev-parse --git-dir > /dev/null 2>&1 || { echo "make: this folder is no git repository, \
+	which DVC needs. Use 'git clone' instead of a ZIP, or make it one here: \
+	git init && git add -A && git commit -m start" >&2; exit 1; }
+
+# a virtual environment names the folder that it was made in, and the Python
+works: $(READY)
+	@.venv/bin/dvc --version > /dev/null 2>&1 || { echo "make: .venv does not run here: this folder was \
+	renamed, or its Python is gone. Remove it, and make sets it up again: rm -rf .venv" >&2; exit 1; }
+
 # CUDA's packages stay out: torch pins its own, and which depends on the build of torch
-lock: $(READY)
+lock: works
 	$(INSTALL) uv==0.13.9
 	grep -hv '^-' requirements.txt requirements-ray.txt | uv pip compile - -o constraints.txt $(LOCK) \
 		--quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"

@@ -212,6 +212,11 @@ def main() -> None:
         print(run(**options))
     except PmmoError as error:
         sys.exit(f"{command}: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"{command}: {sys.executable} lacks {error.name}. Run `source .venv/bin/activate` "
+            "first, or `pip install -r requirements.txt` into this Python."
+        )
     except KeyboardInterrupt:
         sys.exit(f"{command}: interrupted; nothing was written")
 

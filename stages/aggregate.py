@@ -1,6 +1,8 @@
 """Stage `aggregate`: runs/rows/ and data/tensors/ -> the numbers of every report, in reports/."""
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
@@ -13,6 +15,19 @@ from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
 from pmmo.core.writing import write_json, write_text
+
+FORMER = Path(".work/former-rows")
+
+
+def set_aside() -> None:
+    """Move rows that are no longer in params.yaml out of runs/rows: DVC would record them too."""
+    rows = json.loads(Path("settings/reports.json").read_text(encoding="utf-8"))["rows"]
+    for folder in Path("runs/rows").iterdir():
+        if folder.name not in rows:
+            shutil.rmtree(FORMER / folder.name, ignore_errors=True)
+            FORMER.mkdir(parents=True, exist_ok=True)
+            shutil.move(folder, FORMER / folder.name)
+            print(f"{folder} is no row of params.yaml; moved to {FORMER}", file=sys.stderr)
 
 
 def main(root: Path = Path()) -> None:
@@ -42,4 +57,4 @@ def main(root: Path = Path()) -> None:
 
 
 if __name__ == "__main__":
-    stage.run("aggregate", main)
+    stage.run("aggregate", main, first=set_aside)

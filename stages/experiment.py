@@ -3,16 +3,18 @@
 from pathlib import Path
 
 from pmmo.config.engine import load_engine
+from pmmo.core.inputs import Inputs
 from pmmo.core.stage import run
 from pmmo.training.run_folder import write_experiment
 from pmmo.training.variant import train_row
 
 
 def main() -> None:
-    run = Path("runs/experiment")
+    inputs = Inputs.of_stage("experiment")
     engine = load_engine(Path("settings/engine.json"))
-    train_row(Path("settings/experiment.json"), Path("data/tensors"), run, engine)
-    write_experiment(run, Path("reports"))
+    settings, output = Path("settings/experiment.json"), Path("runs/experiment")
+    train_row(settings, Path("data/tensors"), output, engine, inputs)
+    write_experiment(output, Path("reports"))
 
 
 if __name__ == "__main__":

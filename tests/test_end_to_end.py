@@ -118,8 +118,8 @@ def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, sa
     assert contents(clone / "reports") == before
     assert "Nothing was trained" in text
     # the remedy that the message names puts everything back
-    assert "git restore params.yaml" in text
-    run(clone, "git", "restore", "params.yaml")
+    assert "git restore --staged --worktree params.yaml" in text
+    run(clone, "git", "restore", "--staged", "--worktree", "params.yaml")
     run(clone, "git", "diff", "--quiet", "HEAD", "--", "params.yaml")
     assert yaml.safe_load((clone / "params.yaml").read_text())["elbo"] == "kl"
     run(clone, "dvc", "repro")

@@ -9,6 +9,11 @@ from tests.messages import MET, in_code, listed, pattern, words
 
 # said by a process of its own, or no PmmoError: the test that looks for them
 ELSEWHERE = {
+    ".venv/bin/activate": "test_stage.py",
+    "another process trains this row; waiting": "test_keeping.py",
+    "this cycle is trained again": "test_keeping.py",
+    "ends, since the process that started it has ended": "test_stage.py",
+    "in every epoch and chooses none; the last epoch is kept": "test_keeping.py",
     "params.yaml differs from the last commit": "test_experiments.py",
     "This ran in a copy": "test_experiments.py",
     "Nothing was trained": "test_end_to_end.py",

@@ -1,6 +1,5 @@
 """Experiments as docs/experiments.md describes them: queued sweeps, failures, resuming."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pytest
 import yaml
 
 from pmmo.fetching.synthetic import write_synthetic
-from tests.clone import environment, run, wait_for_queue
+from tests.clone import ROOT, edit_params, environment, run, wait_for_queue
 from tests.file_server import FileServer
 
 pytestmark = pytest.mark.timeout(600)
@@ -29,10 +28,26 @@ def same_as_committed(folder: Path) -> bool:
     return run(folder, "git", "status", "--short").strip() == ""
 
 
+RESTORE, SWITCH, CHECKOUT = (
+    "git restore --staged --worktree params.yaml dvc.lock reports",
+    "git switch main",
+    "dvc checkout --allow-missing",
+)
+
+
 def put_back(folder: Path) -> None:
-    run(folder, "git", "restore", ".")
-    run(folder, "dvc", "checkout")
+    """As the documents say."""
+    for command in (RESTORE, SWITCH, CHECKOUT):
+        run(folder, *command.split())
     assert same_as_committed(folder)
+    assert "up to date" in run(folder, "dvc", "status")
+
+
+def test_the_way_back_is_that_of_the_documents():
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/experiments.md"))
+    assert f"$ {RESTORE}\n$ {CHECKOUT}\n" in readme
+    assert SWITCH in readme
+    assert f"$ {RESTORE}\n$ {SWITCH}\n$ {CHECKOUT}\n" in page
 
 
 def test_a_queued_sweep_fetches_once_and_trains_only_the_system_under_study(folder, tmp_path):
@@ -96,8 +111,9 @@ def test_a_late_failure_in_the_workspace_says_how_to_put_it_back(folder):
     text = run(folder, "dvc", "exp", "run", *settings, "experiment", ok=False)
     assert "fetch: " in text
     assert "params.yaml differs from the last commit" in text
-    assert "git restore params.yaml" in text
-    run(folder, "git", "restore", "params.yaml")
+    command = "git restore --staged --worktree params.yaml"
+    assert command in text
+    run(folder, *command.split())
     assert yaml.safe_load((folder / "params.yaml").read_text())["elbo"] == "kl"
     put_back(folder)
 
@@ -107,6 +123,7 @@ def test_a_killed_experiment_goes_on_with_the_cycles_it_lacks(folder):
     words = ("dvc", "exp", "run", "-S", "cycles=3", "-S", "epochs=12", "experiment")
     alone = environment() | {"PMMO_WORKERS": "1"}
     store = folder / ".work/cycles"
+    shutil.rmtree(store)  # DVC has these rows
     with subprocess.Popen(words, cwd=folder, env=alone, start_new_session=True) as process:
         while process.poll() is None and not list(store.glob("*/cycle-0")):
             time.sleep(0.05)
@@ -117,11 +134,67 @@ def test_a_killed_experiment_goes_on_with_the_cycles_it_lacks(folder):
     assert not (folder / "runs/experiment").exists()
     with subprocess.Popen(words, cwd=folder, env=alone, start_new_session=True) as process:
         while process.poll() is None:
-            with contextlib.suppress(FileNotFoundError):  # gone with the finished row
-                assert kept.read_bytes() == first  # it has its clock's seconds in it
             time.sleep(0.02)
     assert process.returncode == 0
+    assert kept.read_bytes() == first  # it has its clock's seconds in it
+    name = kept.parents[1].joinpath("row").read_text().strip()
+    assert f"md5: {name}.dir" in (folder / "dvc.lock").read_text()  # as DVC calls the row
+    run(folder, "dvc", "repro", "-f", "-s", "train@gmu")
+    assert not kept.exists()  # DVC has that row
     with (folder / ".work/live/experiment.csv").open() as file:  # the cycles trained now
         assert {line.split(",")[0] for line in file} == {"cycle", "1", "2"}
     assert len(list((folder / "runs/experiment").glob("predictions-*.safetensors"))) == 3
     put_back(folder)
+
+
+@pytest.mark.parametrize("epochs", [3000, 9999])  # the second one from where the first was left
+def test_a_killed_experiment_leads_back(folder, epochs):
+    """The user's code stays, what the experiment changed goes, and the branch is the old one."""
+    before = {p: p.read_bytes() for p in (folder / "runs/experiment").iterdir()}
+    page = folder / "CHANGELOG.md"
+    committed = page.read_text()
+    page.write_text(committed + "mine\n")
+    words = ("dvc", "exp", "run", "-S", f"epochs={epochs}", "experiment")
+    live = folder / ".work/live/experiment.csv"
+    live.unlink(missing_ok=True)
+    with subprocess.Popen(
+        words, cwd=folder, env=environment(), start_new_session=True, stderr=subprocess.PIPE
+    ) as process:
+        while process.poll() is None and not (live.exists() and live.stat().st_size > 60):
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert str(epochs) in (folder / "params.yaml").read_text()
+    for command in (RESTORE, SWITCH, CHECKOUT):
+        run(folder, *command.split())
+    assert page.read_text() == committed + "mine\n"
+    page.write_text(committed)
+    assert same_as_committed(folder)
+    assert run(folder, "git", "branch", "--show-current").strip() == "main"
+    assert {p: p.read_bytes() for p in (folder / "runs/experiment").iterdir()} == before
+    assert "up to date" in run(folder, "dvc", "status")
+
+
+def test_a_second_clone_has_all_of_a_project_from_which_a_row_was_removed(folder, tmp_path):
+    edit_params(folder, lambda tree: tree["variants"].pop("pmmo-v2"))
+    text = run(folder, "dvc", "repro")
+    assert "runs/rows/pmmo-v2 is no row of params.yaml; moved to .work/former-rows" in text
+    assert (folder / ".work/former-rows/pmmo-v2/summary.json").exists()
+    run(folder, "dvc", "remote", "add", "-d", "store", str(tmp_path / "store"))
+    run(folder, "dvc", "push")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "two rows")
+    run(tmp_path, "git", "init", "-q", "--bare", "origin")
+    run(folder, "git", "remote", "add", "origin", str(tmp_path / "origin"))
+    run(folder, "git", "push", "-q", "origin", "main")
+    run(folder, "dvc", "exp", "run", "-n", "shared", "-S", "elbo=v1", "experiment")
+    run(folder, "dvc", "exp", "push", "origin", "shared")
+    run(tmp_path, "git", "clone", "-q", "-b", "main", "origin", "second")
+    second = tmp_path / "second"
+    run(second, "dvc", "pull")
+    assert "up to date" in run(second, "dvc", "status")
+    assert "Running stage" not in run(second, "dvc", "repro", "--pull")
+    run(second, "dvc", "exp", "pull", "origin", "shared")
+    run(second, "dvc", "exp", "apply", "shared")
+    found = json.loads((second / "runs/experiment/settings.json").read_text())
+    assert found["elbo"] == "v1"

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -83,7 +84,8 @@ class Monitor:
         trace: TracebackType | None,
     ) -> None:
         self.bar.close()
-        self.live.close()
+        with suppress(OSError):
+            self.live.close()
         if kind is None and not self.terminal:
             self.say(f"done in {time.monotonic() - self.start:.0f} s")
 
@@ -91,7 +93,8 @@ class Monitor:
         """One more epoch is done, of `cycle`, with this weighted F1 on dev."""
         self.done += 1
         self.seen[cycle] += 1
-        self.live.write(f"{cycle},{self.seen[cycle]},{dev_f1:.4f}\n")
+        with suppress(OSError):  # a full disk: a curve to look at ends no training
+            self.live.write(f"{cycle},{self.seen[cycle]},{dev_f1:.4f}\n")
         state = f"cycle {cycle}: dev F1 {dev_f1:.3f}"
         self.bar.set_postfix_str(state, refresh=False)
         self.bar.update()

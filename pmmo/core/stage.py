@@ -1,4 +1,4 @@
-"""How a stage ends: with a message for people, and how to put params.yaml back."""
+"""How a stage runs and ends: with its inputs as they were, or a message and the way back."""
 
 import io
 import os
@@ -10,18 +10,38 @@ from pathlib import Path
 from typing import NoReturn
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.inputs import PARAMS, Inputs
+from pmmo.core.starter import end_with_starter
 
-PARAMS = Path("params.yaml")
 COPIES = ".dvc/tmp/exps"  # where DVC runs queued experiments, and those with --temp
 
 
-def run(stage: str, main: Callable[..., object], *arguments: str) -> None:
+def run(
+    stage: str,
+    main: Callable[..., object],
+    *arguments: str,
+    first: Callable[[], object] = lambda: None,
+) -> None:
     """Call `main`; an error for people or Ctrl-C ends the process with one message, code 1."""
     print_in_any_locale()
+    end_with_starter(stage)
     try:
+        first()
+        inputs = Inputs.of_stage("@".join([stage, *arguments]))
         main(*arguments)
+        inputs.check()
     except PmmoError as error:
         stop(stage, error)
+    except OSError as error:
+        if error.filename is None:  # no file, or one that the message could not name
+            raise
+        stop(
+            stage,
+            PmmoError(
+                f"{error.filename}: {error.strerror}. Free some space, or make the file one that "
+                "you may read and write, and run again."
+            ),
+        )
     except KeyboardInterrupt:
         sys.exit(f"{stage}: interrupted; finished work is kept, `dvc repro` goes on from there")
 
@@ -53,8 +73,8 @@ def way_back() -> str:
     if code != 1:  # 0: as committed; more: no repository, or no commit
         return ""
     return (
-        "\nparams.yaml differs from the last commit. If that came from -S, put it back with\n"
-        "    git restore params.yaml"
+        "\nparams.yaml differs from the last commit. If that came from -S, drop all its changes, "
+        "yours too, with\n    git restore --staged --worktree params.yaml"
     )
 
 

@@ -6,6 +6,7 @@ checks that `extract` and `predict` make before it gets its name.
 """
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -344,6 +345,11 @@ def describe(
             lines.append(f"no movie of train has: {', '.join(unseen)} (cannot be learned)")
         if blank := sum(not names for names in catalogue.genres):
             lines.append(f"without a genre: {blank:,}")
+        setting = shlex.quote(f"data.source={output}")
+        lines.append(
+            f"Train on it with `dvc exp run -f -S {setting} experiment`: without -f, DVC does not "
+            "see that a file of a name it knows has other movies."
+        )
     if without_text:
         lines.append(f"without text: {without_text:,} (data.nan_text says what becomes of them)")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -41,8 +42,8 @@ def side_by_side(
                 )
                 with undisturbed():
                     process.start()
+                    running[reader] = (group, process)
                 writer.close()
-                running[reader] = (group, process)
             ready: list[Any] = list(wait(list(running)))
             for reader in ready:
                 group, process = running[reader]
@@ -51,10 +52,11 @@ def side_by_side(
                 except EOFError:  # the process has ended
                     del running[reader]
                     process.join()
-                    if process.exitcode != 0:
+                    if code := process.exitcode:
+                        why = "killed; out of memory?" if code < 0 else "its traceback is above"
                         raise PmmoError(
-                            f"the process of {words(group)} ended with code {process.exitcode} "
-                            "(killed, or out of memory?); finished cycles are kept: run again"
+                            f"the process of {words(group)} ended with code {code} ({why}); "
+                            "finished cycles are kept: run again"
                         ) from None
                     continue
                 if isinstance(message, str):
@@ -69,12 +71,23 @@ def side_by_side(
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C waits: Python swallows a KeyboardInterrupt that falls into the hooks of a fork."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Ctrl-C waits: Python swallows a KeyboardInterrupt that falls into the hooks of a fork.
+
+    A handler remembers it. To block the signal would not do: the system then delivers it to
+    another thread, and Python raises it here all the same.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # handlers run in the main thread alone; or Ctrl-C is ignored, as under nohup
+        return
+    caught = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: caught.append(signal_and_frame))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        before(*caught[0])
 
 
 def in_child(
@@ -90,5 +103,5 @@ def in_child(
 
     try:
         train(group, report)
-    except PmmoError as error:
+    except (PmmoError, OSError) as error:
         writer.send(str(error))

@@ -1,6 +1,7 @@
 """The folder of a trained variant: scores, curves, predictions, the best model and its card."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,11 +10,11 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from pmmo.config.settings import Settings, save_settings
 from pmmo.core.names import AVERAGES, CURVES
-from pmmo.core.writing import growing_folder, write_json, write_text
+from pmmo.core.writing import growing_folder, write_bytes, write_json, write_text
 from pmmo.data.movies import Movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
@@ -75,8 +76,8 @@ def write_run(
         write_curves(folder / "curves.csv", cycles)
         for cycle in cycles:
             number = cycle.summary["cycle"]
-            save_file(cycle.predictions, folder / f"predictions-{number}.safetensors")
-        save_file(best.state, folder / "model.safetensors")
+            write_bytes(folder / f"predictions-{number}.safetensors", save(cycle.predictions))
+        write_bytes(folder / "model.safetensors", save(best.state))
         write_text(folder / "model.json", json.dumps(card, indent=1))
     return summary
 
@@ -103,11 +104,12 @@ def data_card(movies: Movies) -> dict[str, Any]:
 
 def write_curves(path: Path, cycles: list[Cycle]) -> None:
     """Scores and loss terms of every cycle and epoch, as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        writer.writeheader()
-        for cycle in cycles:
-            writer.writerows(cycle.curves)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for cycle in cycles:
+        writer.writerows(cycle.curves)
+    write_text(path, table.getvalue())
 
 
 def write_experiment(run: Path, reports: Path) -> None:

@@ -1,60 +1,109 @@
 """Train one row and write its folder, `runs/<row>`."""
 
 import os
-import shutil
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from pmmo.config.engine import Engine
 from pmmo.config.settings import Settings, load_settings
 from pmmo.core.errors import PmmoError
+from pmmo.core.inputs import Inputs
 from pmmo.core.names import SPLITS
 from pmmo.data.movies import load_movies
 from pmmo.model.systems import Batch
 from pmmo.training.cycle_store import cycle_key, load_machines
 from pmmo.training.cycles import run_cycles
 from pmmo.training.device import choose_device, prepare_process
+from pmmo.training.finished_rows import drop_recorded, mark_finished
 from pmmo.training.loop import Splits
 from pmmo.training.ray_tasks import connected
 from pmmo.training.run_folder import RunSummary, unite, write_run
 
-STORE = Path(".work/cycles")  # finished cycles of unfinished rows
+STORE = Path(".work/cycles")  # finished cycles of rows that DVC has not got yet
+LOCKS = Path(".work/rows")
 WORKERS = "PMMO_WORKERS"  # environment: cycles side by side on a CPU; changes no number
 
 
 def train_row(
-    settings_file: Path, data: Path, output: Path, engine: Engine | None = None
+    settings_file: Path,
+    data: Path,
+    output: Path,
+    engine: Engine | None = None,
+    inputs: Inputs | None = None,
 ) -> RunSummary:
     """Train the row of a settings file on the tensors in `data`; returns its summary.
 
     `output` appears whole or not at all. Finished cycles survive a kill and are taken up again,
-    by this engine or another; without an engine they run on this machine.
+    by this engine or another; without an engine they run on this machine. Raises PmmoError if
+    `inputs`, by default settings and data, do not stay what they were.
     """
     start = time.perf_counter()
+    inputs = inputs or Inputs.of([settings_file, data])
+    asked_workers()
+    check_place(output)
     settings = load_settings(settings_file)
-    store = STORE / cycle_key(settings, data)
-    if engine is None or engine.address is None:
-        device = choose_device(settings.device)
-        prepare_process(device, settings.precision)
-        splits = load_splits(data, device)
-        cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
-    else:
-        splits = load_splits(data, torch.device("cpu"))
-        with connected(engine, settings.device) as cluster:
-            cycles = run_cycles(settings, splits, store, cluster.slots, cluster)
-    environment = unite(load_machines(store)) | {
-        "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
-        "seconds_total": time.perf_counter() - start,
-    }
-    summary = write_run(settings, cycles, splits, environment, load_movies(data), output)
-    shutil.rmtree(store)
+    with alone(settings.name):
+        drop_recorded(STORE)
+        store = STORE / cycle_key(settings, data)
+        movies = load_movies(data)
+        if engine is None or engine.address is None:
+            device = choose_device(settings.device)
+            prepare_process(device, settings.precision)
+            splits = load_splits(data, device)
+            inputs.check()  # the key of the store is that of what is loaded
+            cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
+        else:
+            splits = load_splits(data, torch.device("cpu"))
+            with connected(engine, settings.device) as cluster:
+                inputs.check()  # the code, too, has travelled
+                cycles = run_cycles(settings, splits, store, cluster.slots, cluster)
+        environment = unite(load_machines(store)) | {
+            "seconds_per_epoch": [cycle.seconds_per_epoch for cycle in cycles],
+            "seconds_total": time.perf_counter() - start,
+        }
+        inputs.check()
+        summary = write_run(settings, cycles, splits, environment, movies, output)
+        mark_finished(store, output)
     return summary
 
 
+@contextmanager
+def alone(row: str) -> Iterator[None]:
+    """One process at a time trains a row; the system drops the lock of one that is killed."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(LOCKS / f"{row}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{row}: another process trains this row; waiting for it to end", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_place(output: Path) -> None:
+    """PmmoError if DVC could not save `output`: it takes nothing from behind a link."""
+    for folder in output.parents:
+        if folder.is_symlink() and not folder.is_absolute():
+            raise PmmoError(
+                f"{folder}: is a link, and DVC saves nothing that lies behind one. Put a folder in "
+                "its place; `dvc cache dir /large/disk` puts what takes the space elsewhere."
+            )
+
+
 def load_splits(data: Path, device: torch.device) -> Splits:
-    """The three sets on the device, genres as float32; PmmoError for a set of one movie."""
+    """The three sets on the device, genres as float32; PmmoError for a set of one movie.
+
+    They are copies: training would see a file that is edited in its place.
+    """
     movies = load_movies(data)
     splits = {}
     for name in SPLITS:
@@ -64,15 +113,26 @@ def load_splits(data: Path, device: torch.device) -> Splits:
                 f"{data}: {name} has one movie, and batch norm needs two. Give the file's split "
                 f"{name!r} more movies."
             )
-        splits[name] = Batch(text.to(device), image.to(device), genres.to(device).float())
+        text, image = (column.to(device, copy=True) for column in (text, image))
+        splits[name] = Batch(text, image, genres.to(device).float())
     return splits
 
 
+def asked_workers() -> int | None:
+    """The number in the environment, if it is set; PmmoError if it is none."""
+    text = os.environ.get(WORKERS)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise PmmoError(f"{WORKERS} is {text!r}; expected a whole number from 1 up, or unset it")
+    return int(text)
+
+
 def number_of_workers(settings: Settings, device: torch.device) -> int:
-    """One process per core on a CPU, at most one per cycle; one process on a GPU."""
+    """One process per core, or as asked, on a CPU, at most one per cycle; one on a GPU."""
     if device.type != "cpu":
         return 1
     available = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return min(settings.cycles, int(os.environ.get(WORKERS, available)))
+    return min(settings.cycles, asked_workers() or available)

@@ -445,6 +445,8 @@ def test_the_command(tmp_path):
     assert done.stdout.splitlines() == [
         "own.hdf5: 10 movies (train 5, dev 2, test 3); text 3, image 4 wide",
         "2 genres: Drama 10, War 5",
+        "Train on it with `dvc exp run -f -S data.source=own.hdf5 experiment`: without -f, DVC "
+        "does not see that a file of a name it knows has other movies.",
     ]
     failed = command("t.csv", "own.hdf5", "--text", "plot", cwd=tmp_path)
     assert failed.returncode == 1
