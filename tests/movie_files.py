@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pmmo.data.value_checks import LARGEST
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.writer import split_rows, write_movies
 
@@ -289,6 +290,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN in the image": (value("vgg_features", (7, 3), np.nan), "vgg_features row 7 0000007 nan"),
     "inf in the image": (value("vgg_features", (59, 0), np.inf), "vgg_features row 59 inf"),
     "-inf in the text": (value("features", (5, 2), -np.inf), "features row 5 -inf"),
+    "too large to be squared": (
+        value("vgg_features", (7, 3), np.nextafter(LARGEST, np.float32(np.inf))),
+        "vgg_features row 7 column 3 1.84467e+19 squared",
+    ),
+    "a fill value": (value("features", (7, 3), -9.97e36), "features row 7 column 3 -9.97e+36"),
     "part of a text NaN": (value("features", (5, 2), np.nan), "features row 5 column 2 nan"),
     "label 2": (value("genres", (9, 1), 2), "genres row 9 column 1 expected 0 or 1"),
     "label -1": (value("genres", (9, 1), -1), "genres row 9 -1"),

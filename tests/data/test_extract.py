@@ -13,6 +13,7 @@ import pytest
 from pmmo.core.errors import PmmoError
 from pmmo.data.extract import extract
 from pmmo.data.movies import load_movies
+from pmmo.data.value_checks import LARGEST
 from pmmo.fetching.fetch import fetch
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
@@ -94,11 +95,22 @@ def test_nan_text_is_counted_named_and_replaced(tmp_path):
         extracted(path, nan_text="drop")
 
 
-def test_large_finite_values_pass(tmp_path):
-    """Values whose squares overflow are finite all the same."""
-    path = write_good(tmp_path / "movies.hdf5")
-    value("vgg_features", (5, 2), np.finfo("<f4").max)(path)
-    assert extracted(path).image[5, 2] == np.finfo("<f4").max
+def test_values_pass_that_float32_can_square(tmp_path):
+    """Up to the largest, though the sum of their squares overflows."""
+    image = arrays()["image"]
+    image[5:9] = LARGEST
+    image[9] = -LARGEST
+    movies = extracted(write_good(tmp_path / "movies.hdf5", image=image))
+    np.testing.assert_array_equal(movies.image, image)
+
+
+def test_a_split_without_any_label_is_refused(tmp_path):
+    genres = arrays()["genres"]
+    genres[42:59], genres[59] = 0, 1
+    extracted(write_good(tmp_path / "movies.hdf5", genres=genres))
+    genres[59] = 0
+    with pytest.raises(PmmoError, match=r"movies.hdf5: no movie of split 'test' has a genre"):
+        extracted(write_good(tmp_path / "movies.hdf5", genres=genres))
 
 
 @pytest.mark.parametrize("names", ["S12", object])
