@@ -229,8 +229,9 @@ def cut(keep: Callable[[int], int]) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(path.read_bytes()[: keep(path.stat().st_size)])
 
 
-def user_block(path: Path) -> None:
-    path.write_bytes(bytes(512) + path.read_bytes())
+def user_block(path: Path, size: int = 512) -> None:
+    """Other bytes before the file itself."""
+    path.write_bytes(b"MATLAB 7.3 ".ljust(size, b"\0") + path.read_bytes())
 
 
 def text_file(content: bytes) -> Callable[[Path], None]:
@@ -240,7 +241,7 @@ def text_file(content: bytes) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty file": (text_file(b""), "not an HDF5 file it is empty"),
     "web page": (text_file(b"<!DOCTYPE html><html></html>"), "not an HDF5 file"),
-    "user block": (user_block, "not an HDF5 file"),
+    "zeros first": (lambda path: path.write_bytes(bytes(500) + path.read_bytes()), "not an HDF5"),
     "signature only": (text_file(b"\x89HDF\r\n\x1a\n"), "damaged"),
     "cut in half": (cut(lambda size: size // 2), "truncated"),
     "cut by one byte": (cut(lambda size: size - 1), "truncated"),

@@ -78,8 +78,8 @@ def check_usable(chunk: np.ndarray, first: int, column: str, name: str, ids: Seq
         raise Refusal(
             name,
             f"dataset {column!r}, row {first + row} (id {ids[first + row]!r}), column {width}: "
-            f"{chunk[row, width]:g}, expected a finite number of at most {LARGEST:.2g}: larger ones "
-            "cannot be squared.",
+            f"{chunk[row, width]:g}, expected a finite number of at most {LARGEST:.2g}: larger "
+            "ones cannot be squared.",
             "Mend or leave out that movie.",
         )
 

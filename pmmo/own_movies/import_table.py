@@ -314,8 +314,8 @@ def not_finite(
         return embedding.label(0), "there is no vector. Give one, or leave out that movie."
     where = f"number {number} is " if isinstance(embedding.labels, str) else ""
     return embedding.label(number), (
-        f"{where}{vector[number]:g}, expected a finite number of at most {LARGEST:.2g}: larger ones "
-        "cannot be squared. Mend or leave out that movie."
+        f"{where}{vector[number]:g}, expected a finite number of at most {LARGEST:.2g}: larger "
+        "ones cannot be squared. Mend or leave out that movie."
     )
 
 

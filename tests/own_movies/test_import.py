@@ -470,6 +470,49 @@ def test_the_command(tmp_path):
     assert "'0.5,0.2' is not three shares above 0 that add up to 1" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| true", 0, ""),
+        ("2>&1 | true", 0, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 1, "import: is done, but its words cannot be printed (No space left"),
+    ],
+)
+def test_closed_and_full_outputs_end_without_a_traceback(tmp_path, redirection, code, said):
+    plain(tmp_path, 10)
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    line = f"set -o pipefail; {sys.executable} -m pmmo import t.csv own.hdf5 {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert said in done.stderr
+    assert len(ids_of(tmp_path / "own.hdf5")) == 10
+
+
+def test_options_that_make_no_sense_are_refused(tmp_path):
+    plain(tmp_path, 10)
+    for option, words in (
+        (("--separator", ""), "--separator is empty"),
+        (("--seed", "9" * 5000), "is not a whole number from 0 up"),
+    ):
+        failed = command("t.csv", "own.hdf5", *option, cwd=tmp_path)
+        assert failed.returncode in (1, 2)
+        assert words in failed.stderr
+        assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "own.hdf5").exists()
+
+
 def test_large_tables_pass_in_pieces(tmp_path, monkeypatch):
     """Rows keep their place over the borders of pieces, in CSV and in Parquet."""
     monkeypatch.setattr("pmmo.own_movies.delimited.CELLS", 99)
