@@ -57,8 +57,8 @@ def pieces(
         rows = of_one_width(path, read(lines))
         next(rows)  # the header
         while piece := list(islice(rows, max(1, CELLS // len(names)))):
-            cells = list(zip(*piece, strict=True))
-            arrays = [pa.array(cells[places[column]], pa.string()) for column in columns]
+            cells = ([record[places[column]] for record in piece] for column in columns)
+            arrays = [pa.array(column, pa.string()) for column in cells]
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 

@@ -278,10 +278,10 @@ def first_width(table: Table, column: str, read: Callable[[object], Sequence | N
     """The length of the first vector of a column; PmmoError where no movie has one."""
     row = 0
     for piece in table.pieces([column]):
-        for cell in piece.column(column).to_pylist():
+        for cell in piece.column(column):
             row += 1
             try:
-                found = read(cell)
+                found = read(cell.as_py())
             except ValueError as error:
                 raise Place(table.path, row).refusal(column, f"{error}.") from None
             if found is not None and len(found):

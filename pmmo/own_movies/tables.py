@@ -4,18 +4,17 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet
 
 from pmmo.core.errors import PmmoError
 from pmmo.own_movies.delimited import is_delimited, open_delimited
+from pmmo.own_movies.parquet import Unreadable, columns_of, read_parquet
 
 PARQUET = (".parquet", ".pq")
-ROWS = 1024  # of a Parquet file in memory at once
-BUFFER = 1 << 20  # bytes read of a Parquet column at once
-UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
+UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException, Unreadable)
 
 
 @dataclass(frozen=True)
@@ -57,13 +56,7 @@ def open_table(path: Path) -> Table:
     decimal = "."
     try:
         if parquet:
-            with pa.parquet.ParquetFile(path) as file:
-                fields = [(field.name, field.type) for field in file.schema_arrow]
-
-            def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-                # in pieces: by default a whole row group, maybe the whole file, is read at once
-                with pa.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
-                    yield from file.iter_batches(ROWS, columns=list(columns))
+            fields, read = columns_of(path), partial(read_parquet, path)
         else:
             names, mark, read = open_delimited(path)
             fields = [(name, pa.string()) for name in names]

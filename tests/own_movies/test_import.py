@@ -516,7 +516,7 @@ def test_options_that_make_no_sense_are_refused(tmp_path):
 def test_large_tables_pass_in_pieces(tmp_path, monkeypatch):
     """Rows keep their place over the borders of pieces, in CSV and in Parquet."""
     monkeypatch.setattr("pmmo.own_movies.delimited.CELLS", 99)
-    monkeypatch.setattr("pmmo.own_movies.tables.ROWS", 7)
+    monkeypatch.setattr("pmmo.own_movies.parquet.ROWS", 7)
     rows = 500
     text, image = vectors(rows)
     ids = [f"m{row}" for row in range(rows)]
