@@ -398,6 +398,14 @@ REFUSED = {
         {"text": "t"},
         "row 2 'm1' 't' '[1, x]' no list of numbers",
     ),
+    "numbers left out": (numbers_as("[1. ... 2.]"), {"text": "t"}, "row 2 cut short '...'"),
+    "a plot": (numbers_as("word " * 900), {"text": "t"}, "row 2 no list of numbers"),
+    "huge integer": (numbers_as(f"[1{'0' * 400}, 1]"), {"text": "t"}, "row 2 number 0 is inf"),
+    "no label in a split": (
+        columns(genres=["a"] * 38 + ["", "N/A"], split=["train", "val"] * 19 + ["test"] * 2),
+        {},
+        "no movie of test has a genre",
+    ),
     "JSON of texts": (numbers_as('["1", "2"]'), {"text": "t"}, "row 2 no list of numbers"),
     "matrix too short": (matrix(np.ones((39, 2))), {"text": "m.npy"}, "m.npy 39 rows t.csv has 40"),
     "matrix of rank 1": (matrix(np.ones(40)), {"text": "m.npy"}, "m.npy shape (40,)"),
@@ -432,6 +440,33 @@ def test_a_bad_table_is_refused_by_row(tmp_path, monkeypatch, kind):
     assert not [word for word in words.split() if word not in message], message
     assert output.read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_more_movies_or_genres_than_can_be_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pmmo.own_movies.import_table.MOVIES", 39)
+    with pytest.raises(PmmoError, match=r"t.csv: has more than 39 rows. Give it in parts"):
+        import_table(plain(tmp_path), tmp_path / "x")
+    monkeypatch.setattr("pmmo.own_movies.genre_cells.GENRES", 1)
+    with pytest.raises(PmmoError, match=r"row 2 .*more than 1 genres. Is it the right one"):
+        import_table(plain(tmp_path), tmp_path / "x")
+
+
+def test_one_hot_columns_and_words_for_none(tmp_path):
+    flags = {"Drama": [1, 0] * 20, "War": ["0"] * 20 + ["1"] * 20}
+    said = import_table(plain(tmp_path, genres=None, **flags), tmp_path / "x", genres="Drama,War")
+    assert "2 genres: Drama 20, War 20" in said
+    genres = ["Drama", "(no genres listed)", r"\N", "Drama|War"] * 10
+    said = import_table(plain(tmp_path, genres=genres), tmp_path / "x")
+    assert "2 genres: Drama 20, War 10" in said
+    assert "taken as no genre: (no genres listed) 10, \\N 10" in said
+
+
+def test_semicolons_with_decimal_commas(tmp_path):
+    table = plain(tmp_path)
+    import_table(table, tmp_path / "x")
+    table.write_text(table.read_text().replace(",", ";").replace(".", ","))
+    import_table(table, tmp_path / "y")
+    assert (tmp_path / "y").read_bytes() == (tmp_path / "x").read_bytes()
 
 
 def test_the_table_itself_is_not_overwritten(tmp_path):
