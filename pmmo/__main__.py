@@ -78,12 +78,14 @@ def split_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
-def whole_number(low: int):
-    """A type for argparse: a whole number from `low` up."""
+def whole_number(low: int, high: int = 2**63 - 1):
+    """A type for argparse: a whole number from `low` up, and not beyond what is of use."""
 
     def convert(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} up")
+        if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text!r:.60} is not a whole number from {low} up")
+        if int(text) > high:
+            raise argparse.ArgumentTypeError(f"{text} is too large; at most {high}")
         return int(text)
 
     return convert
@@ -127,7 +129,7 @@ def add_predict(commands) -> None:
     )
     command.add_argument(
         "--samples",
-        type=whole_number(0),
+        type=whole_number(0, 10_000),
         metavar="K",
         help="posterior draws behind the column sd; default: posterior_samples of the run",
     )
@@ -139,7 +141,7 @@ def add_predict(commands) -> None:
     )
     command.add_argument(
         "--batch-size",
-        type=whole_number(1),
+        type=whole_number(1, 1_000_000),
         default=1024,
         metavar="B",
         help="movies in memory at once; changes no number but by rounding (default: 1024)",
@@ -151,10 +153,17 @@ def add_import(commands) -> None:
     command = commands.add_parser(
         "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
     )
-    command.add_argument("table", metavar="TABLE", type=Path, help=".csv, .tsv or .parquet")
+    command.add_argument(
+        "table", metavar="TABLE", type=Path, help=".csv, .tsv (also .gz), .parquet"
+    )
     command.add_argument("output", metavar="OUTPUT.hdf5", type=Path)
     command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
-    command.add_argument("--genres", default="genres", metavar="COLUMN", help="default: genres")
+    command.add_argument(
+        "--genres",
+        default="genres",
+        metavar="COLUMN",
+        help="default: genres; or columns of 0 and 1, called as the genres: Drama,Comedy,War",
+    )
     for name in ("text", "image"):
         command.add_argument(
             f"--{name}",
@@ -201,6 +210,8 @@ COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid)
 
 
 def main() -> None:
+    if sys.stderr is None:  # closed by the caller: progress and messages go nowhere
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     print_in_any_locale()
     parser = argparse.ArgumentParser(prog="python -m pmmo")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -209,7 +220,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     command, run = options.pop("command"), options.pop("run")
     try:
-        print(run(**options))
+        said = run(**options)
     except PmmoError as error:
         sys.exit(f"{command}: {error}")
     except ModuleNotFoundError as error:
@@ -219,6 +230,17 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(f"{command}: interrupted; nothing was written")
+    say(command, said)
+
+
+def say(command: str, text: str) -> None:
+    """Print it; where nobody reads any more (`| head`), that is no error."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        if not isinstance(error, BrokenPipeError):
+            sys.exit(f"{command}: is done, but its words cannot be printed ({error.strerror})")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from pmmo.data.value_checks import LARGEST
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.writer import split_rows, write_movies
 
@@ -228,8 +229,9 @@ def cut(keep: Callable[[int], int]) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(path.read_bytes()[: keep(path.stat().st_size)])
 
 
-def user_block(path: Path) -> None:
-    path.write_bytes(bytes(512) + path.read_bytes())
+def user_block(path: Path, size: int = 512) -> None:
+    """Other bytes before the file itself."""
+    path.write_bytes(b"MATLAB 7.3 ".ljust(size, b"\0") + path.read_bytes())
 
 
 def text_file(content: bytes) -> Callable[[Path], None]:
@@ -239,7 +241,7 @@ def text_file(content: bytes) -> Callable[[Path], None]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty file": (text_file(b""), "not an HDF5 file it is empty"),
     "web page": (text_file(b"<!DOCTYPE html><html></html>"), "not an HDF5 file"),
-    "user block": (user_block, "not an HDF5 file"),
+    "zeros first": (lambda path: path.write_bytes(bytes(500) + path.read_bytes()), "not an HDF5"),
     "signature only": (text_file(b"\x89HDF\r\n\x1a\n"), "damaged"),
     "cut in half": (cut(lambda size: size // 2), "truncated"),
     "cut by one byte": (cut(lambda size: size - 1), "truncated"),
@@ -289,6 +291,11 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "NaN in the image": (value("vgg_features", (7, 3), np.nan), "vgg_features row 7 0000007 nan"),
     "inf in the image": (value("vgg_features", (59, 0), np.inf), "vgg_features row 59 inf"),
     "-inf in the text": (value("features", (5, 2), -np.inf), "features row 5 -inf"),
+    "too large to be squared": (
+        value("vgg_features", (7, 3), np.nextafter(LARGEST, np.float32(np.inf))),
+        "vgg_features row 7 column 3 1.84467e+19 squared",
+    ),
+    "a fill value": (value("features", (7, 3), -9.97e36), "features row 7 column 3 -9.97e+36"),
     "part of a text NaN": (value("features", (5, 2), np.nan), "features row 5 column 2 nan"),
     "label 2": (value("genres", (9, 1), 2), "genres row 9 column 1 expected 0 or 1"),
     "label -1": (value("genres", (9, 1), -1), "genres row 9 -1"),

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "interrupted; finished work is kept": "test_training.py",
     "interrupted; all stages are stopped": "test_grid.py",
     "interrupted; nothing was written": "test_main.py",
+    "is done, but its words cannot be printed": "test_import.py",
 }
 # met only where something is installed
 OPTIONAL = {

@@ -51,7 +51,8 @@ class Progress:
             unit_scale=True,
             bar_format="{n_fmt} of {total_fmt} ({percentage:.0f}%), {rate_fmt}, {remaining} left",
         )
-        print(f"{self.label}: {meter}", file=self.stream, flush=True)
+        with suppress(BrokenPipeError):  # nobody reads any more
+            print(f"{self.label}: {meter}", file=self.stream, flush=True)
 
 
 SECONDS_BETWEEN_LINES = 20.0

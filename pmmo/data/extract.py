@@ -14,7 +14,14 @@ from safetensors.numpy import save_file
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import CATALOGUE, Provenance
 from pmmo.core.writing import growing_folder
-from pmmo.data.value_checks import all_finite, check_finite, check_ids, check_labels, nan_rows
+from pmmo.data.value_checks import (
+    all_usable,
+    check_ids,
+    check_labels,
+    check_splits,
+    check_usable,
+    nan_rows,
+)
 from pmmo.hdf5.layout import Column, Layout
 from pmmo.hdf5.layout_checks import Refusal, check_layout
 from pmmo.hdf5.sandbox import inspect
@@ -58,7 +65,7 @@ def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> No
         return _check_text(rows, first, source.name, ids, nan_text)
 
     def image(first: int, rows: np.ndarray) -> list[int]:
-        check_finite(rows, first, "vgg_features", source.name, ids)
+        check_usable(rows, first, "vgg_features", source.name, ids)
         return []
 
     def genres(first: int, rows: np.ndarray) -> list[int]:
@@ -69,6 +76,7 @@ def _write(source: LocalFile, layout: Layout, folder: Path, nan_text: str) -> No
     without_text = _write_tensor(folder, "text", source, columns["features"], "f4", text)
     _write_tensor(folder, "image", source, columns["vgg_features"], "f4", image)
     unlabelled = _write_tensor(folder, "genres", source, columns["genres"], "u1", genres)
+    check_splits(unlabelled, layout.splits, source.name)
     write_catalogue(
         folder,
         {
@@ -133,11 +141,11 @@ def _check_text(
     rows: np.ndarray, first: int, name: str, ids: list[str], nan_text: str
 ) -> list[int]:
     """Numbers of the movies without a text vector, NaN throughout, which becomes zeros."""
-    if all_finite(rows):
+    if all_usable(rows):
         return []
     empty = nan_rows(rows)
     if len(empty) and nan_text == "error":
-        check_finite(rows[: empty[0]], first, "features", name, ids)
+        check_usable(rows[: empty[0]], first, "features", name, ids)
         row = first + int(empty[0])
         raise Refusal(
             name,
@@ -145,7 +153,7 @@ def _check_text(
             "data.nan_text: zeros (params.yaml) lets such movies through as zeros.",
         )
     rows[empty] = 0  # departure D34
-    check_finite(rows, first, "features", name, ids)
+    check_usable(rows, first, "features", name, ids)
     return (first + empty).tolist()
 
 

@@ -1,10 +1,14 @@
-"""Checks of the values in the four columns: ids, labels, finite numbers."""
+"""Checks of the values in the four columns: ids, labels, numbers that can be squared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pmmo.hdf5.layout_checks import Refusal
+
+# Batch norm squares its inputs. Beyond this (NaN too) a variance is infinite in 32-bit floats: one
+# fill value, such as NetCDF's 9.97e36, would flatten its column for every movie.
+LARGEST = np.float32(1.8446743e19)
 
 
 def check_ids(values: np.ndarray, name: str) -> list[str]:
@@ -51,27 +55,47 @@ def check_labels(chunk: np.ndarray, first: int, name: str, ids: Sequence[str]) -
         )
 
 
-def all_finite(chunk: np.ndarray) -> bool:
-    """Whether a C-ordered float32 array holds neither NaN nor infinity.
+def usable(chunk: np.ndarray) -> np.ndarray:
+    """Which numbers of a float32 array can be squared."""
+    return np.abs(chunk) <= LARGEST
 
-    NaN and infinity survive every sum of squares, so one fast pass settles the normal case; the
-    sum of finite values can overflow too, so only the slow pass may say no.
+
+def all_usable(chunk: np.ndarray) -> bool:
+    """Whether all numbers of a C-ordered float32 array can be squared.
+
+    NaN, infinity and a square that overflows survive every sum of squares, so one fast pass settles
+    the normal case; the sum of finite squares can overflow too, so only the slow pass may say no.
     """
     flat = chunk.reshape(-1)
     with np.errstate(all="ignore"):
-        return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
+        return bool(np.isfinite(np.dot(flat, flat)) or usable(flat).all())
 
 
-def check_finite(chunk: np.ndarray, first: int, column: str, name: str, ids: Sequence[str]) -> None:
-    """Refusal where rows `first`… of `column`, `chunk` (n, width) float32, hold NaN or infinity."""
-    if not all_finite(chunk):
-        row, width = np.argwhere(~np.isfinite(chunk))[0].tolist()
+def check_usable(chunk: np.ndarray, first: int, column: str, name: str, ids: Sequence[str]) -> None:
+    """Refusal where rows `first`… of `column`, `chunk` (n, width) float32, cannot be squared."""
+    if not all_usable(chunk):
+        row, width = np.argwhere(~usable(chunk))[0].tolist()
         raise Refusal(
             name,
             f"dataset {column!r}, row {first + row} (id {ids[first + row]!r}), column {width}: "
-            f"{chunk[row, width]}, expected a finite number.",
+            f"{chunk[row, width]:g}, expected a finite number of at most {LARGEST:.2g}: larger "
+            "ones cannot be squared.",
             "Mend or leave out that movie.",
         )
+
+
+def check_splits(
+    unlabelled: Sequence[int], splits: Mapping[str, tuple[int, int]], name: str
+) -> None:
+    """Refusal where a split has no label at all; `unlabelled` are the rows without one."""
+    rows = np.asarray(unlabelled)
+    for split, (start, stop) in splits.items():
+        if np.count_nonzero((rows >= start) & (rows < stop)) == stop - start:
+            raise Refusal(
+                name,
+                f"no movie of split {split!r} has a genre, so nothing can be scored there.",
+                "Give labels, or leave these movies out and predict them (docs/own-data.md).",
+            )
 
 
 def nan_rows(chunk: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ if there is one, and what to do.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
@@ -170,13 +171,18 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
         raise Refusal(name, f"{where} is not a JSON list of names.", "Write json.dumps(names).")
     if len(names) != count or count > GENRES:
         raise Refusal(name, f"{where} has {len(names)} names for {count} columns of labels.")
+    if problem := name_problem(names):
+        raise Refusal(name, f"{where}: {problem}.")
+    return tuple(names)
+
+
+def name_problem(names: Sequence[str]) -> str | None:
+    """What is wrong with names of genres from elsewhere, if anything is."""
     for position, item in enumerate(names):
         if not item.strip() or not item.isprintable() or len(item) > NAME_LENGTH:
-            raise Refusal(name, f"{where}: name {position} is not a printable name ({item!r:.60}).")
-    twice = {item for item in names if names.count(item) > 1}
-    if twice:
-        raise Refusal(name, f"{where}: {sorted(twice)[0]!r} appears more than once.")
-    return tuple(names)
+            return f"name {position} is not a printable name ({item!r:.60})"
+    name, count = max(Counter(names).items(), key=lambda item: item[1])
+    return f"{name!r} appears more than once" if count > 1 else None
 
 
 def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from pmmo.core.errors import PmmoError
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+USER_BLOCK = 1 << 20  # the largest that is looked for
 BUFFER = 1 << 20  # bytes; small enough to stay in the CPU cache between read and use
 
 
@@ -88,12 +89,19 @@ class LocalFile:
 def check_signature(source: Source) -> None:
     """Raise PmmoError if the first bytes are not those of an HDF5 file."""
     start = source.read(0, len(SIGNATURE))
-    if start != SIGNATURE:
-        found = "it is empty" if source.size == 0 else f"it starts with {start!r}"
+    if start != SIGNATURE and not has_user_block(source):
+        found = f"it starts with {start!r}" if start else "it is empty"
         raise BadFile(
             f"{source.name}: is not an HDF5 file ({found}, not with {SIGNATURE!r}). Give a file "
             "in the layout of the published multimodal_imdb.hdf5 (docs/data.md)."
         )
+
+
+def has_user_block(source: Source) -> bool:
+    """Whether other bytes come first, as in MATLAB's files: 512, or that doubled some times."""
+    start = source.read(0, min(source.size, USER_BLOCK + len(SIGNATURE)))
+    places = [512 << times for times in range(USER_BLOCK.bit_length() - 9)]
+    return any(start.startswith(SIGNATURE, place) for place in places)
 
 
 REMEDY = (

@@ -1,15 +1,16 @@
 """The vectors of a user's movies: columns of numbers, lists, paths of .npy files, or a matrix."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmmo.core.errors import PmmoError
+from pmmo.own_movies.printed import unwrapped
 from pmmo.own_movies.tables import Place, Table, listed
 
 Refuse = Callable[[int, str, str], PmmoError]  # (row within the piece, column, what is wrong)
@@ -52,31 +53,30 @@ def find_embedding(table: Table, name: str, option: str) -> Embedding:
             labels=numbered,
             width=len(numbered),
             rows=None,
-            read=lambda piece, _, refuse: read_numbers(piece, numbered, refuse),
+            read=lambda piece, _, refuse: read_numbers(piece, numbered, table.decimal, refuse),
         )
     if name not in table.types:
         raise PmmoError(
             f"{table.path}: has neither a column {name!r} nor columns '{name}_0', '{name}_1' …; "
             f"its columns are {listed(table.types)}. Name the right ones with {option}."
         )
-    kind = table.types[name]
-    if is_list(kind) and is_number(kind.value_type):
-        read: Callable[..., np.ndarray] = read_lists
-        measure: Callable[..., int] | None = len
-    elif is_text(kind):
-        read, measure = read_cells, None
+    kind, folder = table.types[name], table.path.parent
+    read: Callable[..., np.ndarray]
+    if is_text(kind):
+        read, width = read_cells, first_width(table, name, lambda cell: vector(cell, folder))
+    elif is_list(kind) and is_number(innermost(kind)):
+        read, width = read_lists, first_width(table, name, only_row)
     else:
         raise PmmoError(
-            f"{table.path}: column {name!r} holds {kind}; expected a list of numbers, or text "
-            "with the path of a .npy file."
+            f"{table.path}: column {name!r} holds {str(kind)[:100]}; expected lists of numbers, or "
+            "text with numbers or the path of a .npy file."
         )
-    width = first_width(table, name, measure)
     return Embedding(
         columns=(name,),
         labels=name,
         width=width,
         rows=None,
-        read=lambda piece, _, refuse: read(piece, name, width, table.path.parent, refuse),
+        read=lambda piece, _, refuse: read(piece, name, width, folder, refuse),
     )
 
 
@@ -86,12 +86,16 @@ def is_list(kind: pa.DataType) -> bool:
     )
 
 
+def innermost(kind: pa.DataType) -> pa.DataType:
+    return innermost(kind.value_type) if is_list(kind) else kind
+
+
 def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
+    return pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)
 
 
 def numbered_columns(table: Table, name: str) -> tuple[str, ...]:
@@ -121,21 +125,28 @@ def numbered_columns(table: Table, name: str) -> tuple[str, ...]:
     return tuple(found[number] for number in expected)
 
 
-def read_numbers(piece: pa.RecordBatch, columns: Sequence[str], refuse: Refuse) -> np.ndarray:
+def read_numbers(
+    piece: pa.RecordBatch, columns: Sequence[str], decimal: str, refuse: Refuse
+) -> np.ndarray:
     """(n, W) float32 from W columns of numbers; an empty cell is NaN."""
-    values = np.empty((len(piece), len(columns)), "<f4")
+    values = np.empty((len(columns), len(piece)), "<f4")
+    by_kind: dict[pa.DataType, list[int]] = {}
     for number, column in enumerate(columns):
-        cells = piece.column(column)
-        if is_text(cells.type):
-            cells = pc.utf8_trim_whitespace(cells)
+        by_kind.setdefault(piece.column(column).type, []).append(number)
+    for kind, numbers in by_kind.items():  # together: there may be many thousand columns
+        cells = pa.concat_arrays([piece.column(columns[number]) for number in numbers])
+        if is_text(kind):
+            cells = pc.utf8_trim_whitespace(pc.replace_substring(cells, decimal, "."))
             cells = pc.if_else(pc.equal(cells, ""), None, cells)
         try:
-            numbers = cells.cast(pa.float32(), safe=False)
+            found = cells.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            row = next(row for row, cell in enumerate(cells) if not castable(cell))
-            raise refuse(row, column, f"{cells[row].as_py()!r:.60} is no number.") from None
-        values[:, number] = numbers.to_numpy(zero_copy_only=False)
-    return values
+            place = next(place for place, cell in enumerate(cells) if not castable(cell))
+            number, row = divmod(place, len(piece))
+            what = f"{cells[place].as_py()!r:.60} is no number."
+            raise refuse(row, columns[numbers[number]], what) from None
+        values[numbers] = found.reshape(-1, len(piece))
+    return values.T
 
 
 def castable(cell: pa.Scalar) -> bool:
@@ -150,16 +161,34 @@ def read_lists(
     piece: pa.RecordBatch, column: str, width: int, _: Path, refuse: Refuse
 ) -> np.ndarray:
     """(n, width) float32 from one column of lists of numbers; an empty cell is NaN throughout."""
-    cells = piece.column(column)
-    if pa.types.is_fixed_size_list(cells.type):
-        cells = cells.cast(pa.list_(cells.type.value_type))
-    lengths = pc.fill_null(pc.list_value_length(cells), 0).to_numpy()
+    cells, lengths = with_lengths(piece.column(column))
+    while is_list(cells.type.value_type):
+        for row in np.flatnonzero(lengths > 1):
+            raise refuse(int(row), column, f"{lengths[row]:,} rows of numbers; expected one.")
+        inner = cells.flatten()
+        cells, lengths = with_lengths(
+            inner.take(pa.array(np.cumsum(lengths) - 1, mask=lengths == 0))
+        )
     for row in np.flatnonzero((lengths != width) & (lengths != 0)):
         raise refuse(int(row), column, wrong_width(int(lengths[row]), width))
     values = np.full((len(piece), width), np.nan, "<f4")
     numbers = cells.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
     values[lengths > 0] = numbers.reshape(-1, width)
     return values
+
+
+def with_lengths(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Lists, and how many items each has: none for an empty cell."""
+    if pa.types.is_fixed_size_list(cells.type):
+        cells = cells.cast(pa.list_(cells.type.value_type))
+    return cells, pc.fill_null(pc.list_value_length(cells), 0).to_numpy()
+
+
+def only_row(cell: list | None) -> list | None:
+    """The numbers of a cell that may have them in a list of one list."""
+    while cell and isinstance(cell[0], list):
+        cell = cell[0]
+    return cell
 
 
 def read_cells(
@@ -184,22 +213,13 @@ def wrong_width(found: int, expected: int) -> str:
 
 
 def vector(cell: str | None, folder: Path) -> np.ndarray | None:
-    """A cell's vector (W,) float32: a JSON list, or the path of a .npy file, seen from `folder`.
+    """A cell's vector (W,) float32: numbers, or the path of a .npy file, seen from `folder`.
 
     None for an empty cell; ValueError says what is wrong.
     """
     cell = (cell or "").strip()
-    if not cell:
-        return None
-    if cell.startswith("["):
-        try:
-            numbers = json.loads(cell)
-        except (ValueError, RecursionError):
-            raise ValueError(f"{cell!r:.60} is not a JSON list of numbers") from None
-        if not all(type(number) in (int, float) for number in numbers):
-            raise ValueError(f"{cell!r:.60} is not a JSON list of numbers")
-        with np.errstate(over="ignore"):
-            return np.array(numbers, "<f4")
+    if not cell.lower().endswith(".npy"):
+        return numbers_in(cell)
     values = load_npy(folder / cell)
     if values.ndim == 2 and len(values) == 1:
         values = values[0]
@@ -209,12 +229,30 @@ def vector(cell: str | None, folder: Path) -> np.ndarray | None:
         return values.astype("<f4")
 
 
+def numbers_in(cell: str) -> np.ndarray | None:
+    """(W,) float32 of a text with numbers, as JSON, Python or numpy write them; None for none."""
+    text = unwrapped(cell)
+    while text and text[0] + text[-1] in ("[]", "()"):
+        text = text[1:-1].strip()
+    if not text:
+        return None
+    words = text.removesuffix(",").split("," if "," in text else None)
+    try:
+        with np.errstate(over="ignore"):
+            return np.array([float(word) for word in words], "<f4")
+    except ValueError:
+        why = "cut short: '...' stands for numbers" if "..." in text else "no list of numbers"
+        raise ValueError(f"{cell!r:.60} is {why}, and no path of a .npy file") from None
+
+
 def load_npy(path: Path) -> np.ndarray:
     """The numbers of a .npy file, mapped and not read; ValueError says what is wrong with it."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be read as a .npy file (it is no regular file)")
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except Exception as error:  # a header may hold anything, and numpy evaluates it
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
         raise ValueError(f"{path} cannot be read as a .npy file ({reason})") from None
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise ValueError(f"{path} holds no plain array of numbers")
@@ -238,14 +276,14 @@ def matrix(table: Table, name: str) -> Embedding:
     return Embedding(columns=(), labels=name, width=values.shape[1], rows=len(values), read=read)
 
 
-def first_width(table: Table, column: str, measure: Callable | None) -> int:
+def first_width(table: Table, column: str, read: Callable[[Any], Any]) -> int:
     """The length of the first vector of a column; PmmoError where no movie has one."""
     row = 0
     for piece in table.pieces([column]):
-        for cell in piece.column(column).to_pylist():
+        for cell in piece.column(column):
             row += 1
             try:
-                found = cell if measure else vector(cell, table.path.parent)
+                found = read(cell.as_py())
             except ValueError as error:
                 raise Place(table.path, row).refusal(column, f"{error}.") from None
             if found is not None and len(found):

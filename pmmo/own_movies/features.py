@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pmmo.data.value_checks import all_finite, check_finite, check_id, id_twice, nan_rows
+from pmmo.data.value_checks import all_usable, check_id, check_usable, id_twice, nan_rows
 from pmmo.hdf5.layout import Column
 from pmmo.hdf5.layout_checks import Refusal, check_features, check_layout
 from pmmo.hdf5.sandbox import inspect
@@ -71,7 +71,7 @@ class Features:
 
     def _fill_text(self, text: np.ndarray, first: int) -> int:
         """Zeros for movies without text, as training had them; their number."""
-        if all_finite(text):
+        if all_usable(text):
             return 0
         empty = nan_rows(text)
         if len(empty) and self.nan_text == "error":
@@ -87,9 +87,9 @@ class Features:
         return len(empty)
 
     def _check(self, values: np.ndarray, first: int, name: str) -> None:
-        if not all_finite(values):
+        if not all_usable(values):
             ids = [item.decode() for item in self.ids.tolist()]
-            check_finite(values, first, name, self.source.name, ids)
+            check_usable(values, first, name, self.source.name, ids)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from pmmo.core.names import SPLITS, Provenance
 from pmmo.core.progress import Progress
 from pmmo.core.writing import growing
 from pmmo.data.extract import chunks
-from pmmo.data.value_checks import check_labels
+from pmmo.data.value_checks import LARGEST, check_labels, usable
 from pmmo.hdf5.layout import Column
 from pmmo.hdf5.layout_checks import ID_BYTES, check_features, check_layout
 from pmmo.hdf5.sandbox import inspect
@@ -29,9 +29,21 @@ from pmmo.hdf5.sources import LocalFile
 from pmmo.hdf5.writer import allocate_movies, write_provenance
 from pmmo.own_movies.embeddings import Embedding, find_embedding
 from pmmo.own_movies.features import ANY_SIZE, Features, read_ids
-from pmmo.own_movies.tables import Place, Table, genre_names, genres_of, open_table
+from pmmo.own_movies.genre_cells import (
+    Seen,
+    check_separator,
+    flagged_genres,
+    genre_names,
+    genres_of,
+)
+from pmmo.own_movies.tables import Place, Table, open_table
 
 SPLIT_COLUMN = "split"
+SPLIT_WORDS = {name: name for name in SPLITS} | {
+    **dict.fromkeys(("val", "valid", "validation", "development"), "dev"),
+    **{"training": "train", "testing": "test"},
+}
+MOVIES = 10_000_000  # whose ids fit in memory
 FEWEST = 2  # movies of a split: batch norm by a set's own statistics needs company
 BATCH = 1024  # movies in memory at once when the file is read back
 
@@ -43,6 +55,7 @@ class Catalogue:
     ids: list[str]
     genres: list[frozenset[str]]  # empty where the movies are unlabelled
     splits: list[str] | None  # None where the table has no such column
+    no_value: Mapping[str, int]  # words that stand for no genre, and how often
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,8 @@ def import_table(
     `split`. With `unlabelled` the file gets ids and vectors only, for prediction. PmmoError names
     the row and column that is wrong; `output` appears whole or not at all.
     """
+    if not separator:
+        raise PmmoError("--separator is empty. Give the text that stands between two genres.")
     source = open_table(table)
     vectors = {
         "features": find_embedding(source, text, "--text"),
@@ -96,33 +111,49 @@ def import_table(
 
 
 def read_catalogue(table: Table, id: str, genres: str | None, separator: str) -> Catalogue:
-    """Ids, and genres and splits where `genres` names their column, each checked."""
-    columns = [table.require(id, "--id")]
-    if genres is not None:
-        if genres not in table.types:
-            raise PmmoError(
-                f"{table.path}: has no column {genres!r}. Name the column of genres with --genres, "
-                "or write a file for prediction alone with --unlabelled."
-            )
-        columns += [genres, *([SPLIT_COLUMN] if SPLIT_COLUMN in table.types else [])]
+    """Ids, and genres and splits where `genres` names their column or columns, each checked."""
+    table.require(id, "--id")
+    of_genres = [] if genres is None else genre_columns(table, genres)
+    of_split = [SPLIT_COLUMN] if of_genres and SPLIT_COLUMN in table.types else []
+    columns = [id, *of_genres, *of_split]
     rows: dict[str, int] = {}
     labels: list[frozenset[str]] = []
     splits: list[str] = []
-    spelled: dict[str, tuple[str, int]] = {}
-    for piece in table.pieces(columns):
-        cells = [piece.column(column).to_pylist() for column in columns]
+    seen = Seen()
+    for piece in table.pieces(list(dict.fromkeys(columns))):
+        cells = [piece.column(column).to_pylist(maps_as_pydicts="lossy") for column in columns]
         for name, *rest in zip(*cells, strict=True):
             row = len(rows) + 1
             name = checked_id(name, Place(table.path, row), id, rows)
             rows[name] = row
             place = Place(table.path, row, name)
-            if genres is not None:
-                labels.append(genres_of(rest[0], separator, place, genres, spelled))
-            if len(rest) > 1:
-                splits.append(checked_split(rest[1], place))
+            if of_split:
+                splits.append(checked_split(rest.pop(), place))
+            if len(rest) == 1:
+                labels.append(genres_of(rest[0], separator, place, genres or "", seen))
+            elif rest:
+                labels.append(flagged_genres(rest, of_genres, place, seen))
+        if len(rows) > MOVIES:
+            raise PmmoError(f"{table.path}: has more than {MOVIES:,} rows. Give it in parts.")
     if not rows:
         raise PmmoError(f"{table.path}: has no rows.")
-    return Catalogue(list(rows), labels, splits or None)
+    check_separator(seen, separator, table, genres or "")
+    return Catalogue(list(rows), labels, splits or None, seen.no_value)
+
+
+def genre_columns(table: Table, genres: str) -> list[str]:
+    """The column called `genres`, or several of 0 and 1 with commas between their names."""
+    if genres in table.types:
+        return [genres]
+    columns = [name.strip() for name in genres.split(",")]
+    for column in columns:
+        if column not in table.types:
+            raise PmmoError(
+                f"{table.path}: has no column {column!r:.60}. Name the column of genres with "
+                "--genres, or columns of 0 and 1 with commas between; or write a file for "
+                "prediction alone with --unlabelled."
+            )
+    return columns
 
 
 def checked_id(cell: object, place: Place, column: str, rows: Mapping[str, int]) -> str:
@@ -141,10 +172,10 @@ def checked_id(cell: object, place: Place, column: str, rows: Mapping[str, int])
 
 
 def checked_split(cell: object, place: Place) -> str:
-    text = cell.strip() if isinstance(cell, str) else cell
-    if text not in SPLITS:
+    split = SPLIT_WORDS.get(str(cell).strip().lower())
+    if split is None:
         raise place.refusal(SPLIT_COLUMN, f"{cell!r:.60}; expected {', '.join(SPLITS)}.")
-    return text
+    return split
 
 
 def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
@@ -182,12 +213,22 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
             f"{small[0]}; each of {', '.join(SPLITS)} needs {FEWEST}. Give it some, or drop the "
             "column for a random split."
         )
+    if blank := [name for name in SPLITS if name not in labelled(splits, catalogue.genres)]:
+        raise PmmoError(
+            f"{table}: no movie of {blank[0]} has a genre, so nothing can be scored there. Give it "
+            "some; or draw other splits (--seed); or write movies to predict with --unlabelled."
+        )
     ends = list(accumulate((counts[name] for name in SPLITS), initial=0))
     order = np.argsort([SPLITS.index(name) for name in splits], kind="stable")
     place = np.empty(movies, int)
     place[order] = np.arange(movies)
     bounds = {name: (ends[i], ends[i + 1]) for i, name in enumerate(SPLITS)}
     return Plan(place, bounds, names)
+
+
+def labelled(splits: Sequence[str], genres: Sequence[frozenset[str]]) -> set[str]:
+    """Splits that have a movie with a genre."""
+    return {split for split, names in zip(splits, genres, strict=True) if names}
 
 
 def random_splits(movies: int, shares: Sequence[float], seed: int) -> list[str]:
@@ -252,7 +293,7 @@ def write_vectors(
             places = plan.place[first : first + len(piece)]
             for name, embedding in vectors.items():
                 values = embedding.read(piece, first, refuse)  # (n, W)
-                bad = ~np.isfinite(values)
+                bad = ~usable(values)
                 empty = np.isnan(values).all(axis=1)
                 if name == "features":  # as in the published file: NaN throughout, no text
                     bad[empty] = False
@@ -273,8 +314,10 @@ def not_finite(
     if empty:
         return embedding.label(0), "there is no vector. Give one, or leave out that movie."
     where = f"number {number} is " if isinstance(embedding.labels, str) else ""
-    what = f"{where}{vector[number]}, expected a finite number (32-bit float)."
-    return embedding.label(number), f"{what} Mend or leave out that movie."
+    return embedding.label(number), (
+        f"{where}{vector[number]:g}, expected a finite number of at most {LARGEST:.2g}: larger "
+        "ones cannot be squared. Mend or leave out that movie."
+    )
 
 
 def pour(file: BinaryIO, column: Column, places: np.ndarray, values: np.ndarray) -> None:
@@ -345,6 +388,9 @@ def describe(
             lines.append(f"no movie of train has: {', '.join(unseen)} (cannot be learned)")
         if blank := sum(not names for names in catalogue.genres):
             lines.append(f"without a genre: {blank:,}")
+        if catalogue.no_value:
+            words = ", ".join(f"{word} {times:,}" for word, times in catalogue.no_value.items())
+            lines.append(f"taken as no genre: {words}")
         setting = shlex.quote(f"data.source={output}")
         lines.append(
             f"Train on it with `dvc exp run -f -S {setting} experiment`: without -f, DVC does not "

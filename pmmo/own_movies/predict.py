@@ -125,7 +125,20 @@ def predictions(
     for predicted in predict_set(
         model.system, batches, batch_norm=batch_norm, samples=samples, seed=model.seed
     ):
+        check_finite(predicted, latest, features.source.name)
         yield latest, predicted
+
+
+def check_finite(predicted: Predicted, batch: FeatureBatch, name: str) -> None:
+    """PmmoError where a probability or its spread is none."""
+    numbers = [column for column in predicted if column is not None]  # (B, G) each
+    bad = ~torch.stack([column.isfinite().all(dim=1) for column in numbers]).all(dim=0)
+    if bad.any():
+        movie = batch.ids[int(bad.nonzero()[0])]
+        raise PmmoError(
+            f"{name}: the model gives no finite probability for the movie {movie!r}. Are its "
+            "numbers of the size of those in training, and is the model whole?"
+        )
 
 
 def write_predictions(

@@ -1,7 +1,7 @@
 """Read the model that a run keeps: model.safetensors (values) and model.json (what they mean)."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,10 +12,14 @@ from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
+from pmmo.hdf5.layout_checks import name_problem
 from pmmo.model.build import build_system
 from pmmo.model.systems import Sizes, System
 
 VALUES, CARD = "model.safetensors", "model.json"
+CARD_BYTES = 16 << 20
+MOST = 2**53  # of any number: all up to it are whole in a float
+MOST_DRAWS = 10_000
 REMEDY = "Copy it again from where it was trained, or have `dvc repro` make it anew."
 
 
@@ -56,6 +60,7 @@ def load_model(path: Path, device: torch.device) -> Model:
             )
     card = _read_card(folder / CARD)
     state = _read_values(folder / VALUES)
+    _check_bounds(card, state, folder)
     _check_shapes(card, state, folder)
     with torch.random.fork_rng():
         system = build_system(card["settings"], card["sizes"])
@@ -70,6 +75,8 @@ def load_model(path: Path, device: torch.device) -> Model:
 
 def _read_card(path: Path) -> Card:
     try:
+        if (size := path.stat().st_size) > CARD_BYTES:
+            raise ValueError(f"it has {size:,} bytes, more than {CARD_BYTES:,}")
         card = json.loads(path.read_text(encoding="utf-8"))
         if missing := {"settings", "sizes", "cycle", "genres", "nan_text"} - set(card):
             raise ValueError(f"it lacks {sorted(missing)[0]!r}")
@@ -80,17 +87,21 @@ def _read_card(path: Path) -> Card:
             raise ValueError("its genres are not a list of names")
         if len(genres) != sizes.genres:
             raise ValueError(f"it names {len(genres)} genres for {sizes.genres} outputs")
+        settings = Settings(**card["settings"])
+        if problem := name_problem(genres) or name_problem([settings.name, str(settings.label)]):
+            raise ValueError(problem)
         if type(card["cycle"]) is not int or card["nan_text"] not in ("zeros", "error"):
             raise ValueError("its cycle or nan_text is no such thing")
         return {
-            "settings": Settings(**card["settings"]),
+            "settings": settings,
             "sizes": sizes,
             "genres": tuple(genres),
             "nan_text": card["nan_text"],
             "cycle": card["cycle"],
         }
     except (OSError, ValueError, TypeError, RecursionError, PmmoError) as error:
-        raise PmmoError(f"{path}: does not describe a model ({error}). {REMEDY}") from None
+        why = " ".join(str(error).split())[:300]
+        raise PmmoError(f"{path}: does not describe a model ({why}). {REMEDY}") from None
 
 
 def _read_values(path: Path) -> dict[str, Tensor]:
@@ -100,16 +111,42 @@ def _read_values(path: Path) -> dict[str, Tensor]:
         raise PmmoError(f"{path}: is no safetensors file, or damaged ({error}). {REMEDY}") from None
 
 
+def _check_bounds(card: Card, state: dict[str, Tensor], folder: Path) -> None:
+    """PmmoError where a number of the card is beyond what its values can be; nothing is built yet.
+
+    A layer has at least as many values as it is wide.
+    """
+    values = sum(tensor.numel() for tensor in state.values())
+    settings, sizes = asdict(card["settings"]), card["sizes"]._asdict()
+    highest = dict.fromkeys((*sizes, "width", "maxout_pieces", "maxout_units"), values)
+    highest |= {"movies": MOST, "maxout_layers": len(state), "posterior_samples": MOST_DRAWS}
+    for name, value in (settings | sizes | {"cycle": card["cycle"]}).items():
+        high = highest.get(name, MOST)
+        if isinstance(value, int | float) and not -high <= value <= high:
+            raise PmmoError(
+                f"{folder / CARD}: {name} is {value!r:.20}, which does not fit {VALUES} beside it "
+                f"(at most {high:,}). {REMEDY}"
+            )
+
+
 def _check_shapes(card: Card, state: dict[str, Tensor], folder: Path) -> None:
     """PmmoError where the values are not those of the card's system; nothing large is built yet."""
-    with torch.device("meta"), torch.random.fork_rng():
-        wanted = build_system(card["settings"], card["sizes"]).state_dict()
+    try:
+        with torch.device("meta"), torch.random.fork_rng():
+            wanted = build_system(card["settings"], card["sizes"]).state_dict()
+    except (RuntimeError, OverflowError) as error:  # more than can be addressed
+        raise PmmoError(
+            f"{folder / CARD}: does not describe a model ({error!s:.200}). {REMEDY}"
+        ) from None
     for name in sorted(wanted.keys() | state.keys()):
-        found = [tuple(s[name].shape) if name in s else "absent" for s in (state, wanted)]
+        found = [
+            f"{tuple(tensors[name].shape)} {tensors[name].dtype}" if name in tensors else "absent"
+            for tensors in (state, wanted)
+        ]
         if found[0] != found[1]:
             raise PmmoError(
-                f"{folder / VALUES}: does not fit {CARD} beside it (tensor {name!r}: {found[0]}, "
-                f"expected {found[1]}). {REMEDY}"
+                f"{folder / VALUES}: does not fit {CARD} beside it (tensor {name!r:.100}: "
+                f"{found[0]}, expected {found[1]}). {REMEDY}"
             )
         if not torch.isfinite(state[name]).all():
             raise PmmoError(f"{folder / VALUES}: tensor {name!r} is not finite. {REMEDY}")

@@ -65,3 +65,11 @@ def test_a_batch_size_is_a_whole_number_from_1_up(monkeypatch, capsys, number):
     with pytest.raises(SystemExit):
         main()
     assert "whole number from 1 up" in capsys.readouterr().err
+
+
+def test_a_number_has_an_upper_bound(monkeypatch, capsys):
+    for option in ("--samples", "--batch-size"):
+        monkeypatch.setattr(sys, "argv", ["pmmo", "predict", "a", "b", option, "9" * 12])
+        with pytest.raises(SystemExit):
+            main()
+        assert "999999999999 is too large" in capsys.readouterr().err

@@ -13,18 +13,21 @@ import pytest
 from pmmo.core.errors import PmmoError
 from pmmo.data.extract import extract
 from pmmo.data.movies import load_movies
+from pmmo.data.value_checks import LARGEST
 from pmmo.fetching.fetch import fetch
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import LocalFile
 from pmmo.hdf5.writer import split_rows
+from pmmo.own_movies.features import open_features
 from tests.movie_files import (
     BAD,
     NAMES,
     SPLITS,
     arrays,
     file_attribute,
+    user_block,
     value,
     write_bad,
     write_good,
@@ -94,11 +97,49 @@ def test_nan_text_is_counted_named_and_replaced(tmp_path):
         extracted(path, nan_text="drop")
 
 
-def test_large_finite_values_pass(tmp_path):
-    """Values whose squares overflow are finite all the same."""
+def test_values_pass_that_float32_can_square(tmp_path):
+    """Up to the largest, though the sum of their squares overflows."""
+    image = arrays()["image"]
+    image[5:9] = LARGEST
+    image[9] = -LARGEST
+    movies = extracted(write_good(tmp_path / "movies.hdf5", image=image))
+    np.testing.assert_array_equal(movies.image, image)
+
+
+@pytest.mark.parametrize("size", [512, 1024, 1 << 14, 1 << 20])
+def test_a_user_block_is_passed_over(tmp_path, size):
     path = write_good(tmp_path / "movies.hdf5")
-    value("vgg_features", (5, 2), np.finfo("<f4").max)(path)
-    assert extracted(path).image[5, 2] == np.finfo("<f4").max
+    user_block(path, size)
+    movies, values = extracted(path), arrays()
+    np.testing.assert_array_equal(movies.image, values["image"])
+    np.testing.assert_array_equal(movies.text, values["text"])
+    assert movies.ids == tuple(name.decode() for name in values["ids"])
+    with open_features(path) as features:
+        (batch,) = features.batches(100)
+        np.testing.assert_array_equal(batch.text, values["text"])
+
+
+def test_a_user_block_as_hdf5_writes_it(tmp_path):
+    write_good(tmp_path / "plain.hdf5")
+    with (
+        h5py.File(tmp_path / "plain.hdf5") as plain,
+        h5py.File(tmp_path / "movies.hdf5", "w", userblock_size=2048) as file,
+    ):
+        for name in COLUMNS:
+            plain.copy(name, file)
+        file.attrs["split"] = plain.attrs["split"]
+    movies = extracted(tmp_path / "movies.hdf5")
+    np.testing.assert_array_equal(movies.image, arrays()["image"])
+    np.testing.assert_array_equal(movies.genres, arrays()["genres"])
+
+
+def test_a_split_without_any_label_is_refused(tmp_path):
+    genres = arrays()["genres"]
+    genres[42:59], genres[59] = 0, 1
+    extracted(write_good(tmp_path / "movies.hdf5", genres=genres))
+    genres[59] = 0
+    with pytest.raises(PmmoError, match=r"movies.hdf5: no movie of split 'test' has a genre"):
+        extracted(write_good(tmp_path / "movies.hdf5", genres=genres))
 
 
 @pytest.mark.parametrize("names", ["S12", object])

@@ -216,5 +216,6 @@ def test_good_files_are_accepted(h5py_reads, rows, widths, cuts):
     bounds = {"train": (0, first), "dev": (first, second), "test": (second, rows)}
     with tempfile.TemporaryDirectory() as folder:
         values = arrays(rows, *widths)
+        values["genres"][:, 0] = 1
         path = write_good(Path(folder) / "movies.hdf5", **values, splits=bounds)
         assert as_h5py_or_refused(path, h5py_reads)

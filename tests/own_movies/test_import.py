@@ -1,12 +1,14 @@
 """A user's table becomes a file in the published layout, value for value, or is refused by row."""
 
 import csv
+import gzip
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unicodedata import normalize
 
 import h5py
 import numpy as np
@@ -20,8 +22,10 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.names import SPLITS
 from pmmo.data.extract import extract
 from pmmo.data.movies import load_movies
+from pmmo.data.value_checks import LARGEST
 from pmmo.hdf5.layout import COLUMNS
 from pmmo.own_movies.features import open_features
+from pmmo.own_movies.genre_cells import NO_VALUE
 from pmmo.own_movies.import_table import import_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,11 +137,11 @@ def test_each_form_of_table_gives_the_same_movies(tmp_path, form):
 
 
 NAMES = st.text(
-    st.characters(codec="utf-8", categories=("L", "N", "P", "S"), exclude_characters="|[]"),
+    st.characters(codec="utf-8", categories=("L", "N")),
     min_size=1,
     max_size=12,
-)
-FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+).filter(lambda name: name == normalize("NFC", name) and name.lower() not in NO_VALUE)
+FINITE = st.floats(-float(LARGEST), float(LARGEST), width=32)
 
 
 @st.composite
@@ -146,11 +150,12 @@ def tables(draw):
     rows = draw(st.integers(6, 30))
     names = draw(st.lists(NAMES, min_size=1, max_size=5, unique_by=str.casefold))
     genres = draw(st.lists(st.sets(st.sampled_from(names)), min_size=rows, max_size=rows))
-    genres[0].add(names[0])
     split = draw(
         st.permutations([*SPLITS * 2, *draw(st.lists(st.sampled_from(SPLITS), min_size=rows - 6,
                                                 max_size=rows - 6))])
     )  # fmt: skip
+    for name in SPLITS:
+        genres[split.index(name)].add(names[0])
     ids = [str(value) for value in range(1, rows + 1)]
     seed, widths = draw(st.integers(0, 1000)), draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
     random = np.random.default_rng(seed)
@@ -229,7 +234,8 @@ def test_ids_keep_their_zeros_and_whole_numbers_become_ids(tmp_path):
 def test_cells_with_commas_quotes_and_line_breaks(tmp_path):
     plots = ['He said "no",\nand left.', "", "a,b", "x|y", "", "\n"]
     genres = ['["Drama, sad"]', "a b", ' "q" | a b ', "é", "", ""]
-    table = plain(tmp_path, 6, plot=plots, genres=genres)
+    split = ["train", "dev", "test", "train", "dev", "test"]
+    table = plain(tmp_path, 6, plot=plots, genres=genres, split=split)
     import_table(table, tmp_path / "x")
     with h5py.File(tmp_path / "x") as file:
         names = json.loads(file["genres"].attrs["target_names"])
@@ -334,11 +340,19 @@ def numbers_as(cell: str):
 HEADER = b"id,genres,text_0,image_0\n"
 REFUSED = {
     "absent": (lambda folder: folder / "none.csv", {}, "none.csv read No such file"),
-    "another form": (raw(b"", "t.xlsx"), {}, "t.xlsx .csv, .tsv or .parquet"),
-    "empty": (raw(b""), {}, "t.csv read as a table mpty"),
+    "another form": (raw(b"", "t.xlsx"), {}, "t.xlsx .csv, .tsv .gz .parquet"),
+    "an archive": (raw(b"PK", "t.csv.zip"), {}, "t.csv.zip unpack an archive"),
+    "empty": (raw(b""), {}, "t.csv read as a table empty"),
+    "a folder": (lambda folder: (folder / "t.csv").mkdir() or folder / "t.csv", {}, "regular"),
     "no rows": (raw(HEADER), {}, "t.csv no rows"),
-    "not UTF-8": (raw(HEADER + b"a,Dr\xffma,1,1\n"), {}, "t.csv read as a table UTF"),
-    "short row": (raw(HEADER + b"a,Drama,1,1\nb,Drama,1\n"), {}, "t.csv Expected 4 columns, got 3"),
+    "not UTF-8": (raw(HEADER + b"a,Dr\xffma,1,1\n"), {}, "t.csv UTF-8 0xff line"),
+    "Latin-1 header": (raw(b"id,genres,text_\xe9\n1,x,1\n"), {}, "t.csv UTF-8 0xe9"),
+    "UTF-16 unmarked": (raw(HEADER.decode().encode("utf-16-le")), {}, "t.csv zero bytes UTF-8"),
+    "half a character": (raw(HEADER + b"a,\xe5", "t.csv"), {}, "t.csv UTF-8 0xe5"),
+    "short row": (raw(HEADER + b"a,Drama,1,1\nb,Drama,1\n"), {}, "row 2 3 cells, header 4"),
+    "long row": (raw(HEADER + b"a,Drama,1,1,1\n"), {}, "row 1 5 cells, header 4"),
+    "gzip cut": (raw(gzip.compress(HEADER * 9)[:-9], "t.csv.gz"), {}, "t.csv.gz read as a table"),
+    "gzip damaged": (raw(b"\x1f\x8bx", "t.csv.gz"), {}, "t.csv.gz read as a table"),
     "no Parquet": (raw(b"PAR1", "t.parquet"), {}, "t.parquet read as a table"),
     "column twice": (raw(b"id,id,genres\n1,2,x\n"), {}, "two columns called 'id'"),
     "no id": (columns(id=None), {}, "no column 'id' --id 'text_0'"),
@@ -356,15 +370,16 @@ REFUSED = {
     "no number": (cell("text_1", 7, "1,5"), {}, "row 7 (id 'm6'), column 'text_1' '1,5' no number"),
     "part of a text": (cell("text_1", 7, ""), {}, "row 7 'm6' 'text_1' nan finite"),
     "infinite": (cell("image_2", 40, "inf"), {}, "row 40 'm39' 'image_2' inf finite"),
-    "too large": (cell("image_2", 40, "1e39"), {}, "row 40 'image_2' inf 32-bit"),
+    "too large": (cell("image_2", 40, "1e39"), {}, "row 40 'image_2' inf squared"),
+    "fill value": (cell("text_1", 7, "9.96921e36"), {}, "row 7 'text_1' 9.96921e+36 squared"),
     "NaN image": (cell("image_3", 2, "NaN"), {}, "row 2 'image_3' nan"),
     "genre empty": (cell("genres", 3, "Drama||War"), {}, "row 3 'm2' 'genres' empty"),
     "genre in two ways": (cell("genres", 3, "drama"), {}, "row 3 'drama' is 'Drama' in row 1"),
     "genre unprintable": (cell("genres", 3, "a\x00b"), {}, "row 3 printable"),
-    "genres no JSON": (cell("genres", 3, "[Drama]"), {}, "row 3 JSON list"),
+    "genres no JSON": (cell("genres", 3, "[Drama]"), {}, "row 3 list JSON"),
     "genres numbers": (cell("genres", 3, "[1]"), {}, "row 3 list of names"),
     "no genre at all": (columns(genres=[""] * 40), {}, "no movie has a genre"),
-    "unknown split": (columns(split=["train"] * 39 + ["val"]), {}, "row 40 'm39' 'val' train, dev"),
+    "unknown split": (columns(split=["train"] * 39 + ["held"]), {}, "row 40 'm39' 'held' train"),
     "no dev": (
         columns(split=["train", "test"] * 20),
         {},
@@ -381,9 +396,17 @@ REFUSED = {
     "no JSON": (
         numbers_as("[1, x]"),
         {"text": "t"},
-        "row 2 'm1' 't' '[1, x]' not a JSON list of numbers",
+        "row 2 'm1' 't' '[1, x]' no list of numbers",
     ),
-    "JSON of texts": (numbers_as('["1", "2"]'), {"text": "t"}, "row 2 JSON list of numbers"),
+    "numbers left out": (numbers_as("[1. ... 2.]"), {"text": "t"}, "row 2 cut short '...'"),
+    "a plot": (numbers_as("word " * 900), {"text": "t"}, "row 2 no list of numbers"),
+    "huge integer": (numbers_as(f"[1{'0' * 400}, 1]"), {"text": "t"}, "row 2 number 0 is inf"),
+    "no label in a split": (
+        columns(genres=["a"] * 38 + ["", "N/A"], split=["train", "val"] * 19 + ["test"] * 2),
+        {},
+        "no movie of test has a genre",
+    ),
+    "JSON of texts": (numbers_as('["1", "2"]'), {"text": "t"}, "row 2 no list of numbers"),
     "matrix too short": (matrix(np.ones((39, 2))), {"text": "m.npy"}, "m.npy 39 rows t.csv has 40"),
     "matrix of rank 1": (matrix(np.ones(40)), {"text": "m.npy"}, "m.npy shape (40,)"),
     "matrix of objects": (matrix(np.array([{}] * 40)), {"text": "m.npy"}, "m.npy read"),
@@ -417,6 +440,33 @@ def test_a_bad_table_is_refused_by_row(tmp_path, monkeypatch, kind):
     assert not [word for word in words.split() if word not in message], message
     assert output.read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+def test_more_movies_or_genres_than_can_be_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pmmo.own_movies.import_table.MOVIES", 39)
+    with pytest.raises(PmmoError, match=r"t.csv: has more than 39 rows. Give it in parts"):
+        import_table(plain(tmp_path), tmp_path / "x")
+    monkeypatch.setattr("pmmo.own_movies.genre_cells.GENRES", 1)
+    with pytest.raises(PmmoError, match=r"row 2 .*more than 1 genres. Is it the right one"):
+        import_table(plain(tmp_path), tmp_path / "x")
+
+
+def test_one_hot_columns_and_words_for_none(tmp_path):
+    flags = {"Drama": [1, 0] * 20, "War": ["0"] * 20 + ["1"] * 20}
+    said = import_table(plain(tmp_path, genres=None, **flags), tmp_path / "x", genres="Drama,War")
+    assert "2 genres: Drama 20, War 20" in said
+    genres = ["Drama", "(no genres listed)", r"\N", "Drama|War"] * 10
+    said = import_table(plain(tmp_path, genres=genres), tmp_path / "x")
+    assert "2 genres: Drama 20, War 10" in said
+    assert "taken as no genre: (no genres listed) 10, \\N 10" in said
+
+
+def test_semicolons_with_decimal_commas(tmp_path):
+    table = plain(tmp_path)
+    import_table(table, tmp_path / "x")
+    table.write_text(table.read_text().replace(",", ";").replace(".", ","))
+    import_table(table, tmp_path / "y")
+    assert (tmp_path / "y").read_bytes() == (tmp_path / "x").read_bytes()
 
 
 def test_the_table_itself_is_not_overwritten(tmp_path):
@@ -457,10 +507,53 @@ def test_the_command(tmp_path):
     assert "'0.5,0.2' is not three shares above 0 that add up to 1" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| true", 0, ""),
+        ("2>&1 | true", 0, ""),
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        (">/dev/full", 1, "import: is done, but its words cannot be printed (No space left"),
+    ],
+)
+def test_closed_and_full_outputs_end_without_a_traceback(tmp_path, redirection, code, said):
+    plain(tmp_path, 10)
+    if "full" in redirection and not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    line = f"set -o pipefail; {sys.executable} -m pmmo import t.csv own.hdf5 {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert said in done.stderr
+    assert len(ids_of(tmp_path / "own.hdf5")) == 10
+
+
+def test_options_that_make_no_sense_are_refused(tmp_path):
+    plain(tmp_path, 10)
+    for option, words in (
+        (("--separator", ""), "--separator is empty"),
+        (("--seed", "9" * 5000), "is not a whole number from 0 up"),
+    ):
+        failed = command("t.csv", "own.hdf5", *option, cwd=tmp_path)
+        assert failed.returncode in (1, 2)
+        assert words in failed.stderr
+        assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "own.hdf5").exists()
+
+
 def test_large_tables_pass_in_pieces(tmp_path, monkeypatch):
     """Rows keep their place over the borders of pieces, in CSV and in Parquet."""
-    monkeypatch.setattr("pmmo.own_movies.tables.BLOCK", 4096)
-    monkeypatch.setattr("pmmo.own_movies.tables.ROWS", 7)
+    monkeypatch.setattr("pmmo.own_movies.delimited.CELLS", 99)
+    monkeypatch.setattr("pmmo.own_movies.parquet.ROWS", 7)
     rows = 500
     text, image = vectors(rows)
     ids = [f"m{row}" for row in range(rows)]

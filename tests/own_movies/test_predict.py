@@ -274,7 +274,50 @@ HARM = {
     "a genre less": (edited(lambda card: card["genres"].pop()), "2 genres for 3 outputs"),
     "genre no name": (edited(lambda card: card.update(genres=[1, 2, 3])), "list of names"),
     "sizes": (edited(lambda card: card["sizes"].update(text=0)), "sizes whole numbers"),
-    "huge": (edited(lambda card: card["sizes"].update(text=10**9)), "does not fit model.json"),
+    "huge": (edited(lambda card: card["sizes"].update(text=10**9)), "text does not fit"),
+    "wider": (edited(lambda card: card["sizes"].update(text=TEXT + 1)), "does not fit model.json"),
+    **{
+        f"{name} of {len(str(number))} digits": (
+            edited(lambda card, n=name, v=number: card["settings"].update({n: v})),
+            f"model.json: {name} does not fit model.safetensors",
+        )
+        for name, number in (
+            *(("width", 10**18), ("maxout_layers", 10**7), ("maxout_units", 10**9)),
+            *(
+                ("width", 10**4000),
+                ("maxout_pieces", 2**62),
+                ("seed", 2**70),
+                ("learning_rate", 10**300),
+            ),
+        )
+    },
+    "together too many": (
+        edited(
+            lambda card: card["settings"].update(width=500, maxout_units=500, maxout_pieces=500)
+        ),
+        "does not fit",
+    ),
+    "many movies": (edited(lambda card: card["sizes"].update(movies=10**30)), "movies is 1000"),
+    "cycle": (edited(lambda card: card.update(cycle=-(2**70))), "cycle does not fit"),
+    "genre unprintable": (
+        edited(lambda card: card.update(genres=["a", "b\u202e", "c"])),
+        "name 1 printable",
+    ),
+    "genre twice": (edited(lambda card: card.update(genres=["a", "b", "a"])), "'a' once"),
+    "label unprintable": (edited(lambda card: card["settings"].update(label="a\x1b[2J")), "name 1"),
+    "card too long": (
+        lambda run: (run / "model.json").write_text(" " * (17 << 20)),
+        "model.json 17,825,792 bytes",
+    ),
+    "card a nest": (lambda run: (run / "model.json").write_text("[" * 10**6), "model.json"),
+    "another dtype": (
+        changed_values(lambda state: state.update({BIAS: state[BIAS].double()})),
+        f"{BIAS} float64 float32",
+    ),
+    "float8": (
+        changed_values(lambda state: state.update({BIAS: state[BIAS].to(torch.float8_e4m3fn)})),
+        f"{BIAS} float8",
+    ),
     "settings": (edited(lambda card: card["settings"].update(width="x")), "width is 'x'"),
     "unknown setting": (edited(lambda card: card["settings"].update(colour=1)), "colour"),
     "values cut": (cut_values, "model.safetensors damaged"),
@@ -306,6 +349,24 @@ def test_a_harmed_model_is_refused_in_a_sentence(project, tmp_path, kind):
     assert not [word for word in words.split() if word not in message], message
     assert (tmp_path / "x.csv").read_text() == "before"
     assert {entry.name for entry in tmp_path.iterdir()} <= {"run", "x.csv"}
+
+
+def test_a_probability_that_is_none_is_an_error(project, tmp_path):
+    run = copy_of(project / "runs" / "gmu", tmp_path)
+    changed_values(lambda state: [v.fill_(-9) for k, v in state.items() if "running_var" in k])(run)
+    (tmp_path / "x.csv").write_text("before")
+    with pytest.raises(PmmoError, match=r"movies.hdf5: .* no finite probability .* '0000000'"):
+        predict_file(run, project / "movies.hdf5", tmp_path / "x.csv", batch_norm="running")
+    assert (tmp_path / "x.csv").read_text() == "before"
+
+
+def test_a_fill_value_is_refused_by_row(project, tmp_path):
+    path = write_good(tmp_path / "new.hdf5")
+    value("features", (41, 2), 9.97e36)(path)
+    with pytest.raises(
+        PmmoError, match=r"'features', row 41 \(id '0000041'\), column 2: 9.97e\+36"
+    ):
+        predict_file(project / "runs" / "gmu", path, tmp_path / "x.csv", batch_size=4)
 
 
 OF_LABELS = {kind for kind, (_, words) in BAD.items() if "target_names" in words} | {
