@@ -7,6 +7,10 @@ NUMBER = re.compile(r"\b(?:np|numpy)\.\w{1,20}\(([^()]*)\)")
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
+def is_call(text: str) -> bool:
+    return CALL.match(text) is not None and text.endswith(")")
+
+
 def unwrapped(text: str) -> str:
     """`[1, 2]` for `array([1, 2], dtype=int8)` and `[np.int8(1), np.int8(2)]`."""
     text = NUMBER.sub(r"\1", text)
