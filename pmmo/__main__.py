@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pmmo.core.errors import PmmoError
-from pmmo.core.stage import print_in_any_locale
+from pmmo.core.text import print_in_any_locale
 
 
 def show_params(row: str | None) -> str:

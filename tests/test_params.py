@@ -694,7 +694,7 @@ def project(tmp_path, monkeypatch) -> Path:
         "runs/experiment/own.hdf5",
         "runs/rows/gmu/x",
         "reports/metrics.json",
-        "reports/table1.md",
+        "reports/tables/table1.md",
         "reports/experiment_curves.csv",
         "link.hdf5",
         "folder/movies.hdf5",

@@ -16,7 +16,7 @@ from pmmo.benchmark.scaling_figure import write_figure
 from pmmo.benchmark.tables import write
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
-from pmmo.core.stage import print_in_any_locale
+from pmmo.core.text import print_in_any_locale
 from pmmo.training.device import choose_device
 
 QUICK: dict[str, Any] = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}

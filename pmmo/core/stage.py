@@ -1,6 +1,5 @@
 """How a stage runs and ends: with its inputs as they were, or a message and the way back."""
 
-import io
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import NoReturn
 from pmmo.core.errors import PmmoError
 from pmmo.core.inputs import PARAMS, Inputs
 from pmmo.core.starter import end_with_starter
+from pmmo.core.text import print_in_any_locale
 
 COPIES = ".dvc/tmp/exps"  # where DVC runs queued experiments, and those with --temp
 
@@ -44,13 +44,6 @@ def run(
         )
     except KeyboardInterrupt:
         sys.exit(f"{stage}: interrupted; finished work is kept, `dvc repro` goes on from there")
-
-
-def print_in_any_locale() -> None:
-    """From now on, standard output and error escape what their encoding has not got."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def stop(stage: str, error: PmmoError) -> NoReturn:

@@ -1,6 +1,8 @@
 """Text from outside (genres, labels, paths) made fit to show: one line, nothing hidden in it."""
 
+import io
 import re
+import sys
 import unicodedata
 
 LONGEST = 200  # characters of a name
@@ -21,3 +23,10 @@ def name(text: str) -> str:
     """A printable name of 1 to LONGEST characters; what is longer ends with …"""
     text = printable(text).strip() or "(no name)"
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def print_in_any_locale() -> None:
+    """From now on, standard output and error escape what their encoding has not got."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -90,9 +90,15 @@ def _under_way(path: Path, wanted: Callable[[int], bool]) -> Iterator[Path]:
             os.close(lock)
     except OSError as error:
         raise PmmoError(
-            f"{path}: cannot be written ({error.strerror or error}). Free some space, or name a "
-            "place that you may write to."
+            f"{final_name(path)}: cannot be written ({error.strerror or error}). Free some space, "
+            "or name a place that you may write to."
         ) from None
+
+
+def final_name(path: Path) -> Path:
+    """The path without the temporary folder in which a file of a growing folder lies."""
+    parts = [p for p in path.parts if not (p.startswith(PREFIX) and p.endswith(SUFFIX))]
+    return Path(*parts)
 
 
 def _check_target(path: Path, wanted: Callable[[int], bool]) -> None:

@@ -146,6 +146,6 @@ def limit_memory(more: int) -> None:
     """Let this process take `more` bytes than now. Best effort where a limit is unknown."""
     import resource
 
-    with suppress(OSError, ValueError), open("/proc/self/statm") as statm:  # noqa: PTH123
+    with suppress(OSError, ValueError), open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
         now = int(statm.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + more, resource.RLIM_INFINITY))

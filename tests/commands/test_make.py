@@ -25,7 +25,7 @@ def project(tmp_path):
     """The Makefile in a repository whose path has a space."""
     folder = tmp_path / "my work"
     folder.mkdir()
-    for name in ("Makefile", "requirements.txt", ".gitattributes"):
+    for name in ("Makefile", "requirements.txt", "constraints.txt", ".gitattributes"):
         shutil.copy(ROOT / name, folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     (tmp_path / "python").write_text(STAND_IN)
