@@ -48,7 +48,7 @@ class Patience:
             self.tries - 1,
             backoff_factor=self.backoff,
             backoff_max=self.backoff_max,
-            retry_after_max=int(self.retry_after_max),
+            retry_after_max=self.retry_after_max,  # type: ignore[arg-type]  # any number works
         )
 
 

@@ -91,9 +91,9 @@ def test_a_secret_in_the_open_is_refused_and_gone_with_what_the_message_says(pro
     said = run(project, "dvc", "exp", "run", "-S", source, "extract", ok=False)
     assert "resolve: data.source may hold a secret" in said
     assert SECRET not in said
-    assert "    git restore params.yaml" in said
+    assert "    git restore --staged --worktree params.yaml" in said
     assert places_of(SECRET, project) != []  # what is left is in params.yaml, as -S has written it
-    run(project, "git", "restore", "params.yaml")
+    run(project, "git", "restore", "--staged", "--worktree", "params.yaml")
     files = [name for name in places_of(SECRET, project) if name != "objects of git"]
     assert files == []
     everything = run(

@@ -279,7 +279,7 @@ HARM = {
     **{
         f"{name} of {len(str(number))} digits": (
             edited(lambda card, n=name, v=number: card["settings"].update({n: v})),
-            f"model.json: {name} does not fit model.safetensors",
+            f"model.json: does not describe a model ({name} is ",
         )
         for name, number in (
             *(("width", 10**18), ("maxout_layers", 10**7), ("maxout_units", 10**9)),
@@ -292,9 +292,7 @@ HARM = {
         )
     },
     "together too many": (
-        edited(
-            lambda card: card["settings"].update(width=500, maxout_units=500, maxout_pieces=500)
-        ),
+        edited(lambda card: card["settings"].update(width=500, maxout_units=500, maxout_pieces=50)),
         "does not fit",
     ),
     "many movies": (edited(lambda card: card["sizes"].update(movies=10**30)), "movies is 1000"),
