@@ -24,7 +24,7 @@ repro: git works
 	dvc repro
 
 test: check
-	python -m pytest --cov --cov-fail-under=90
+	python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-ray: works $(RAY_READY)
 	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py \

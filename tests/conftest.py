@@ -3,13 +3,16 @@
 And the clone that the tests of the pipeline and of the documentation share.
 """
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.clone import make_clone
-from tests.messages import record
+from tests.messages import FOLDER, record
+from tests.test_errors import unmet_messages
 
 record()
 torch.set_num_threads(1)
@@ -29,11 +32,20 @@ def _live_curves_elsewhere(tmp_path_factory, monkeypatch):
     monkeypatch.setattr("pmmo.core.progress.LIVE", tmp_path_factory.getbasetemp() / "live")
 
 
-def pytest_collection_modifyitems(config, items) -> None:
-    """The test that looks back on the session comes last."""
-    items.sort(key=lambda item: item.name == "test_every_listed_message_is_met_by_a_test")
-    config.stash["whole suite"] = (
+def pytest_configure(config) -> None:
+    if not hasattr(config, "workerinput"):  # once; the workers of pytest-xdist inherit it
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="pmmo-messages-")
+
+
+def pytest_sessionfinish(session, exitstatus) -> None:
+    """After the whole suite: every message in docs/errors.md was provoked by some test."""
+    config = session.config
+    whole = (
         config.args_source is not pytest.Config.ArgsSource.ARGS
         and not config.option.keyword
         and not config.option.markexpr
     )
+    if whole and exitstatus == 0 and not hasattr(config, "workerinput"):
+        for message in unmet_messages():
+            print(f"\ndocs/errors.md lists a message that no test provokes: {message}")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,6 +1,8 @@
 """What the programs may say: by the code, by docs/errors.md, and as tests have met it."""
 
 import ast
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pmmo.core.errors import PmmoError
 
 ROOT = Path(__file__).parent.parent
 ERRORS = {"PmmoError", "BadFile", "Refusal", "Unusable", "WrongHash", "Fault"}
-MET: list[str] = []  # the text of every PmmoError made in this session
+FOLDER = "PMMO_TEST_MESSAGES"  # environment: where the processes of a session note their messages
 
 
 def record() -> None:
@@ -17,9 +19,18 @@ def record() -> None:
 
     def noted(self: PmmoError, *words: object) -> None:
         Exception.__init__(self, *words)
-        MET.append(str(self))
+        if FOLDER in os.environ:
+            path = Path(os.environ[FOLDER], f"{os.getpid()}.jsonl")
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(str(self)) + "\n")
 
     PmmoError.__init__ = noted
+
+
+def met() -> list[str]:
+    """The text of every PmmoError made in this session, by all its processes."""
+    files = Path(os.environ[FOLDER]).glob("*.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def listed(section: str | None = None) -> list[str]:

@@ -37,7 +37,8 @@ def make(folder: Path, target: str = "repro") -> tuple[int, str]:
     done = subprocess.run(
         ["make", f"PYTHON={folder.parent / 'python'}", target],
         cwd=folder,
-        env=os.environ | {"GIT_CEILING_DIRECTORIES": str(folder.parent)},
+        env={k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+        | {"GIT_CEILING_DIRECTORIES": str(folder.parent)},
         capture_output=True,
         text=True,
         check=False,
