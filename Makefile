@@ -1,5 +1,6 @@
 # make repro     set up and regenerate everything from the embedded synthetic movies
 # make test      set up, check and run the tests
+# make test-all  the same with the tests that take minutes, and coverage
 # make check     format, lint, imports between packages, types
 # make test-ray  add Ray (optional) and run its tests: two nodes on this machine
 # make bench     set up, with the peers where they install, and measure what a training step costs
@@ -18,12 +19,15 @@ RAY_READY := .venv/.ready-ray
 PEERS := .venv/.peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-ray bench scaling check lock clean git works
+.PHONY: repro test test-all test-ray bench scaling check lock clean git works
 
 repro: git works
 	dvc repro
 
 test: check
+	python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-all: check
 	python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
 
 test-ray: works $(RAY_READY)

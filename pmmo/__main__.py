@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.text import print_in_any_locale
@@ -233,14 +233,23 @@ def main() -> None:
     say(command, said)
 
 
+def to_nowhere(stream: TextIO) -> None:
+    """Let Python flush a stream at its end although its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def say(command: str, text: str) -> None:
     """Print it; where nobody reads any more (`| head`), that is no error."""
     try:
         print(text, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        to_nowhere(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             sys.exit(f"{command}: is done, but its words cannot be printed ({error.strerror})")
+    try:
+        sys.stderr.flush()
+    except OSError:
+        to_nowhere(sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def record() -> None:
     def noted(self: PmmoError, *words: object) -> None:
         Exception.__init__(self, *words)
         if FOLDER in os.environ:
-            path = Path(os.environ[FOLDER], f"{os.getpid()}.jsonl")
+            path = Path(os.environ[FOLDER], f"{os.getpid()}-{os.geteuid()}.jsonl")
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(str(self)) + "\n")
 

@@ -158,6 +158,7 @@ def apart(clone, tmp_path_factory) -> Path:
     return Path(shutil.copytree(clone, tmp_path_factory.mktemp("grid") / "pmmo"))
 
 
+@pytest.mark.long
 def test_the_grid_command_gives_what_one_repro_gives(apart):
     """Two stages at a time, and the same results and the same lock file as one after another."""
     kept = [
@@ -177,6 +178,7 @@ def test_the_grid_command_gives_what_one_repro_gives(apart):
     assert "0 training stages" in run(apart, sys.executable, "-m", "pmmo", "grid")
 
 
+@pytest.mark.long
 def test_the_grid_command_reports_a_row_that_fails_and_goes_on_afterwards(apart):
     """A loss that overflows in one row; the other row is trained all the same."""
 

@@ -147,6 +147,7 @@ def test_a_killed_experiment_goes_on_with_the_cycles_it_lacks(folder):
     put_back(folder)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epochs", [3000, 9999])  # the second one from where the first was left
 def test_a_killed_experiment_leads_back(folder, epochs):
     """The user's code stays, what the experiment changed goes, and the branch is the old one."""
@@ -175,6 +176,7 @@ def test_a_killed_experiment_leads_back(folder, epochs):
     assert "up to date" in run(folder, "dvc", "status")
 
 
+@pytest.mark.long
 def test_a_second_clone_has_all_of_a_project_from_which_a_row_was_removed(folder, tmp_path):
     edit_params(folder, lambda tree: tree["variants"].pop("pmmo-v2"))
     text = run(folder, "dvc", "repro")
