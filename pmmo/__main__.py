@@ -246,10 +246,11 @@ def say(command: str, text: str) -> None:
         to_nowhere(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             sys.exit(f"{command}: is done, but its words cannot be printed ({error.strerror})")
-    try:
-        sys.stderr.flush()
-    except OSError:
-        to_nowhere(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            to_nowhere(stream)
 
 
 if __name__ == "__main__":
