@@ -246,7 +246,7 @@ def say(command: str, text: str) -> None:
         to_nowhere(sys.stdout)
         if not isinstance(error, BrokenPipeError):
             sys.exit(f"{command}: is done, but its words cannot be printed ({error.strerror})")
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the caller closed it
         try:
             stream.flush()
         except OSError:
