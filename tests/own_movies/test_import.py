@@ -511,7 +511,7 @@ def test_the_command(tmp_path):
     ("redirection", "code", "said"),
     [
         ("| true", 0, ""),
-        ("2>&1 | cat >/dev/null", 0, ""),
+        ("2>&1 | true", 0, ""),
         (">&-", 0, ""),
         ("2>&-", 0, ""),
         (">/dev/full", 1, "import: is done, but its words cannot be printed (No space left"),
