@@ -222,7 +222,7 @@ def main() -> None:
     try:
         said = run(**options)
     except PmmoError as error:
-        sys.exit(f"{command}: {error}")
+        sys.exit(f"{command}: {error.lines()}")
     except ModuleNotFoundError as error:
         sys.exit(
             f"{command}: {sys.executable} lacks {error.name}. Run `source .venv/bin/activate` "

@@ -18,7 +18,8 @@ def main() -> None:
     try:
         params = load_params()
     except PmmoError as error:
-        raise PmmoError(f"{error}\nNothing was trained.") from None
+        error.add_note("Nothing was trained.")
+        raise
     labels = {name: settings.label for name, settings in params.rows.items()}
     reports = {
         "rows": labels,

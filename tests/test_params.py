@@ -693,6 +693,9 @@ def project(tmp_path, monkeypatch) -> Path:
         "settings/own.hdf5",
         "runs/experiment/own.hdf5",
         "runs/rows/gmu/x",
+        "runs/rows/own.hdf5",
+        ".work/fetch/own.hdf5",
+        "runs",
         "reports/metrics.json",
         "reports/tables/table1.md",
         "reports/experiment_curves.csv",
@@ -708,7 +711,7 @@ def test_a_source_that_the_pipeline_deletes_is_refused(project, monkeypatch, sou
     monkeypatch.setenv("HOME", str(project))
     if absolute and not source.startswith("~"):
         source = str(project / source)
-    with pytest.raises(PmmoError, match=r"is, or lies in, .* which DVC deletes"):
+    with pytest.raises(PmmoError, match=r"is, lies in or holds .* which the pipeline deletes"):
         resolve_tree(project, ("data.source", source))
 
 
@@ -719,13 +722,13 @@ def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
     (project / "data/movies.hdf5").unlink()
     (project / "data/movies.hdf5").symlink_to(project / "elsewhere/y")
     for source in ("disk/rows/gmu/x", "runs/rows/gmu/x", "elsewhere/y"):
-        with pytest.raises(PmmoError, match="which DVC deletes"):
+        with pytest.raises(PmmoError, match="which the pipeline deletes"):
             resolve_tree(project, ("data.source", source))
 
 
 @pytest.mark.parametrize(
     "source",
-    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/rows/none.hdf5", "~nobody-/x"],
+    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/own.hdf5", "~nobody-/x"],
 )
 def test_a_source_beside_the_outs_is_taken(project, source):
     (project / "loop").symlink_to("loop")

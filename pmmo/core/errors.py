@@ -2,9 +2,22 @@
 
 import reprlib
 
+from pmmo.core.text import printable
+
 
 class PmmoError(Exception):
-    """What is wrong, where, and what to do; shown without a traceback."""
+    """What is wrong, where, and what to do; shown without a traceback.
+
+    Names and paths of others may be in it: its text is one line, with nothing hidden. What belongs
+    on a line of its own is a note (`add_note`).
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+    def lines(self) -> str:
+        """The text, and the notes below it."""
+        return "\n".join([str(self), *getattr(self, "__notes__", ())])
 
 
 def briefly(value: object) -> str:

@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return re.sub(" +", " ", INVISIBLE.sub("", "".join(shown)))
 
 
+def hides(text: str) -> bool:
+    """Whether a text has a control, bidi or invisible character, or a line break."""
+    return not text.isprintable() or INVISIBLE.search(text) is not None
+
+
 def name(text: str) -> str:
     """A printable name of 1 to LONGEST characters; what is longer ends with …"""
     text = printable(text).strip() or "(no name)"

@@ -1,14 +1,12 @@
 """The stage `fetch`: any source of movies -> one small file in the published layout."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pmmo.core.errors import PmmoError
+from pmmo.core.lock import alone
 from pmmo.core.names import Provenance
 from pmmo.core.writing import check_writable
 from pmmo.fetching.addresses import Unusable, expand, is_address, local_path
@@ -120,7 +118,7 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
         check_no_link(work.parent)
         check_no_link(work)
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work):
+        with alone(work.with_name(f"{work.name}.lock"), f"fetch: another fetch uses {work}"):
             check_writable(target)
             yield
     except OSError as error:
@@ -128,21 +126,6 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
             f"{error.filename or target}: cannot be written ({error.strerror or error}). Free "
             "some space, or make the folder writable, and run again."
         ) from None
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """One fetch at a time; the system drops the lock of a process that is killed."""
-    lock = FileLock(work.with_name(work.name + ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"fetch: another fetch uses {work}; waiting for it to end", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_no_link(folder: Path) -> None:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.outs import check_output
 from pmmo.core.progress import Progress
 from pmmo.core.writing import growing
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
-from pmmo.own_movies.saved_model import Model, load_model
+from pmmo.own_movies.saved_model import Model, load_model, model_files
 from pmmo.own_movies.whole_set import Predicted, passes, predict_set
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.evaluation import decide, own_samples
@@ -36,6 +37,7 @@ def predict_file(
     batch-norm layers normalise (default: as the settings say). `output` appears whole or not at
     all; PmmoError says what is wrong.
     """
+    check_output(output, movies, *model_files(model))
     threads = torch.get_num_threads()
     device = choose_device("auto")
     prepare_process(device)
@@ -45,8 +47,6 @@ def predict_file(
     batch_norm = batch_norm or trained.system.settings.batch_norm_eval
     with open_features(movies, split=split, nan_text=trained.nan_text) as features:
         check_fit(trained, features, batch_norm)
-        if output.exists() and output.samefile(movies):
-            raise PmmoError(f"{output}: these are the movies. Give --output another name.")
         work = passes(trained.system, batch_norm) * len(features.rows) * features.row_bytes
         with Progress("predict", work) as progress:
             parts = predictions(

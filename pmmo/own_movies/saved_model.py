@@ -48,16 +48,22 @@ class Model:
         return self.system.settings.seed + self.cycle
 
 
+def model_files(path: Path) -> tuple[Path, Path]:
+    """Values and card of the model in a run's folder, or of either of the two files."""
+    folder = path.parent if path.name in (VALUES, CARD) else path
+    return folder / VALUES, folder / CARD
+
+
 def load_model(path: Path, device: torch.device) -> Model:
     """The model of a run's folder, or of either of its two files; PmmoError if it is damaged."""
-    folder = path.parent if path.name in (VALUES, CARD) else path
-    for name in (VALUES, CARD):
-        if not (folder / name).is_file():
+    for file in model_files(path):
+        if not file.is_file():
             raise PmmoError(
-                f"{folder / name}: there is no such file. Give the folder of a run, such as "
+                f"{file}: there is no such file. Give the folder of a run, such as "
                 "runs/rows/gmu or runs/experiment; `dvc repro` trains them, `dvc checkout` brings "
                 "trained ones back."
             )
+    folder = file.parent
     card = _read_card(folder / CARD)
     state = _read_values(folder / VALUES)
     _check_bounds(card, state, folder)

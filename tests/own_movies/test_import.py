@@ -443,7 +443,7 @@ def test_a_bad_table_is_refused_by_row(tmp_path, monkeypatch, kind):
 
 
 def test_more_movies_or_genres_than_can_be_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("pmmo.own_movies.import_table.MOVIES", 39)
+    monkeypatch.setattr("pmmo.own_movies.catalogue.MOVIES", 39)
     with pytest.raises(PmmoError, match=r"t.csv: has more than 39 rows. Give it in parts"):
         import_table(plain(tmp_path), tmp_path / "x")
     monkeypatch.setattr("pmmo.own_movies.genre_cells.GENRES", 1)
@@ -471,7 +471,7 @@ def test_semicolons_with_decimal_commas(tmp_path):
 
 def test_the_table_itself_is_not_overwritten(tmp_path):
     table = plain(tmp_path)
-    with pytest.raises(PmmoError, match="this is the table"):
+    with pytest.raises(PmmoError, match="is read by this command"):
         import_table(table, table)
     with pytest.raises(PmmoError, match="cannot be written"):
         import_table(table, table / "own.hdf5")

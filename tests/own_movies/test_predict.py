@@ -425,7 +425,7 @@ def test_wrong_options_are_refused(project, tmp_path):
         predict_file(project / "runs" / "pmmo-samples", movies, output, samples=0)
     with pytest.raises(PmmoError, match=r"--samples 1: one draw has no spread"):
         predict_file(project / "runs" / "pmmo", movies, output, samples=1)
-    with pytest.raises(PmmoError, match=r"movies.hdf5: these are the movies"):
+    with pytest.raises(PmmoError, match=r"movies.hdf5: is read by this command"):
         predict_file(project / "runs" / "gmu", movies, movies)
     with pytest.raises(PmmoError, match=r"x.csv.*cannot be written"):
         predict_file(project / "runs" / "gmu", movies, movies / "x.csv")
