@@ -47,7 +47,7 @@ class Moments:
 
     def statistics(self) -> Statistics:
         """Mean and variance over all rows, as batch norm has them."""
-        return self.mean.float(), (self.squares / self.count).float()
+        return self.mean, self.squares / self.count
 
 
 def norm_layers(system: System) -> list[list[nn.BatchNorm1d]]:
