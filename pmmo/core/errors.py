@@ -4,16 +4,19 @@ import reprlib
 
 from pmmo.core.text import printable
 
+LONGEST = 3000  # characters of a message; what is longer lacks its middle
+
 
 class PmmoError(Exception):
     """What is wrong, where, and what to do; shown without a traceback.
 
-    Names and paths of others may be in it: its text is one line, with nothing hidden. What belongs
-    on a line of its own is a note (`add_note`).
+    It may hold names and paths that others chose: its text is one line of bounded length, with
+    nothing hidden in it. What belongs on a line of its own is a note (`add_note`).
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        text = printable(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
     def lines(self) -> str:
         """The text, and the notes below it."""

@@ -30,6 +30,12 @@ def name(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
+def cell(text: str) -> str:
+    """Text fit for a CSV: an apostrophe before what a spreadsheet would run (= + - @)."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
 def print_in_any_locale() -> None:
     """From now on, standard output and error escape what their encoding has not got."""
     for stream in (sys.stdout, sys.stderr):

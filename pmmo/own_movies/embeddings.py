@@ -247,9 +247,9 @@ def numbers_in(cell: str) -> np.ndarray | None:
 
 def load_npy(path: Path) -> np.ndarray:
     """The numbers of a .npy file, mapped and not read; ValueError says what is wrong with it."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} cannot be read as a .npy file (it is no regular file)")
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a header may hold anything, and numpy evaluates it
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

@@ -10,6 +10,7 @@ from torch import Tensor
 from pmmo.core.errors import PmmoError
 from pmmo.core.outs import check_output
 from pmmo.core.progress import Progress
+from pmmo.core.text import cell, printable
 from pmmo.core.writing import growing
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
 from pmmo.own_movies.saved_model import Model, load_model, model_files
@@ -149,13 +150,14 @@ def write_predictions(
     with growing(output) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
+        genres = [cell(genre) for genre in model.genres]
         for batch, predicted in parts:
             without_text += batch.without_text
             decisions = decide(predicted.probabilities, threshold).tolist()  # (B, G)
             values = as_text(predicted.probabilities)
             spreads = None if predicted.sd is None else as_text(predicted.sd)
-            for row, movie in enumerate(batch.ids):
-                for k, genre in enumerate(model.genres):
+            for row, movie in enumerate(map(cell, batch.ids)):
+                for k, genre in enumerate(genres):
                     spread = spreads[row][k] if spreads else ""
                     writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
     return without_text
@@ -170,9 +172,10 @@ def describe(
     model: Model, output: Path, movies: int, samples: int, batch_norm: str, without_text: int
 ) -> str:
     settings = model.system.settings
+    what = f"{movies:,} movies, {len(model.genres)} genres"
+    by = f"{settings.label} ({settings.name}, cycle {model.cycle})"
     lines = [
-        f"{output}: {movies:,} movies, {len(model.genres)} genres, by {settings.label} "
-        f"({settings.name}, cycle {model.cycle}), decided at {settings.threshold:g}."
+        f"{printable(str(output))}: {what}, by {by}, decided at {settings.threshold:g}.",
     ]
     if samples > 1:
         lines.append(f"sd is over {samples} draws from the posterior.")
