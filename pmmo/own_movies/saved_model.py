@@ -95,7 +95,9 @@ def _read_card(path: Path) -> Card:
         if len(genres) != sizes.genres:
             raise ValueError(f"it names {len(genres)} genres for {sizes.genres} outputs")
         settings = Settings(**card["settings"])
-        if problem := name_problem(genres) or name_problem([settings.name, str(settings.label)]):
+        if not isinstance(settings.name, str) or not isinstance(settings.label, str):
+            raise ValueError("its name and label are not texts")
+        if problem := name_problem(genres) or name_problem([settings.name, settings.label]):
             raise ValueError(problem)
         if type(card["cycle"]) is not int or card["nan_text"] not in ("zeros", "error"):
             raise ValueError("its cycle or nan_text is no such thing")
