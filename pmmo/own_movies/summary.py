@@ -66,5 +66,6 @@ def source(path: Path) -> str:
     """The path for `-S`, in quotes for DVC and for the shell where it needs them."""
     text = str(path)
     if not PLAIN.fullmatch(text):
-        text = '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
+        before_quotes = re.sub(r'(\\*)(?="|$)', r"\1\1", text)  # the only backslashes that count
+        text = '"' + before_quotes.replace('"', '\\"') + '"'
     return shlex.quote(f"data.source={printable(text)}")

@@ -15,6 +15,7 @@ import h5py
 import pytest
 
 from pmmo.hdf5 import inspection
+from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
 from tests.movie_files import arrays, file_attribute, write_good
@@ -244,3 +245,11 @@ def test_a_child_that_never_listens_is_given_up(monkeypatch, tmp_path):
     path = write_good(tmp_path / "movies.hdf5", **arrays(2000))
     with LocalFile(path) as file, pytest.raises(BadFile, match=r"takes more than 0\.5 s"):
         inspect(file, seconds=0.5)
+
+
+def test_facts_that_make_no_sense_are_a_refusal(movies):
+    facts = inspect(movies)
+    facts["columns"]["features"]["value"]["shape"] = [60.0, 8.0]
+    for found in (facts, {}, {"columns": []}):
+        with pytest.raises(BadFile, match=r"movies.hdf5: what was found in it makes no sense"):
+            check_layout(found, "movies.hdf5", movies.size, 1e9)

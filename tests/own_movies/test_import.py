@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +30,7 @@ from pmmo.hdf5.layout import COLUMNS
 from pmmo.own_movies.features import open_features
 from pmmo.own_movies.genre_cells import NO_VALUE
 from pmmo.own_movies.import_table import import_table
+from pmmo.own_movies.summary import source
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT, IMAGE = 3, 4
@@ -591,3 +595,24 @@ def test_real_movies_come_back_byte_for_byte(tmp_path):
                 assert own[name].dtype == file[name].dtype
                 assert own[name][()].tobytes() == file[name][()].tobytes()
             assert own["genres"].attrs["target_names"] == file["genres"].attrs["target_names"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/own.hdf5",
+        "/data/own movies, b=c (1).hdf5",
+        "[x].hdf5",
+        "a'b\"c\\.hdf5",
+        "Ä?.hdf5",
+        "1",
+    ],
+)
+def test_the_command_that_is_printed_gives_dvc_the_path(name):
+    """And so do the quotes that docs/data.md tells."""
+    (override,) = shlex.split(source(Path(name)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text("data:\n  source: auto\n")
+        apply_overrides(path, [override])
+        assert yaml.safe_load(path.read_text())["data"]["source"] == name
