@@ -13,7 +13,6 @@ from pmmo.fetching.addresses import Unusable, expand, is_address, local_path
 from pmmo.fetching.assembly import WrongHash, assemble
 from pmmo.fetching.download import download, folder_of, forget
 from pmmo.fetching.http_session import Patience
-from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
@@ -44,7 +43,7 @@ def fetch(
     `allow_full_download` lets a server without ranges send the whole file. `work` keeps what is
     under way. PmmoError says what is wrong and what to do; then `target` is as before.
     """
-    pins = _pins(sha256 or {})
+    pins = {name: value.lower() for name, value in (sha256 or {}).items() if value}
     limit = memory_limit_gb * GB
     urls = [source] if is_address(source) else list(mirrors) if source == "mmimdb" else []
     if source == "mmimdb" and not urls:
@@ -135,21 +134,6 @@ def check_no_link(folder: Path) -> None:
             f"{folder}: is a link to {folder.readlink()}, and is emptied after use. Remove the "
             "link; a folder is made in its place."
         )
-
-
-def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
-    pins = {name: value.strip().lower() for name, value in sha256.items() if value}
-    for name, value in pins.items():
-        if name not in COLUMNS:
-            raise PmmoError(
-                f"data.sha256 names {name!r}; expected some of {', '.join(COLUMNS)} (params.yaml)."
-            )
-        if len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise PmmoError(
-                f"data.sha256.{name} is {value!r}; expected 64 hexadecimal digits, or nothing "
-                "(params.yaml)."
-            )
-    return pins
 
 
 def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float, work: Path) -> Provenance:

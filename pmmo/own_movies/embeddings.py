@@ -236,13 +236,17 @@ def numbers_in(cell: str) -> np.ndarray | None:
         text = text[1:-1].strip()
     if not text:
         return None
-    words = text.removesuffix(",").split("," if "," in text else None)
+    words = [word.strip() for word in text.removesuffix(",").split("," if "," in text else None)]
     try:
         with np.errstate(over="ignore"):
-            return np.array([float(word) for word in words], "<f4")
+            values = np.array([float(word) for word in words if word != "..."], "<f4")
     except ValueError:
-        why = "cut short: '...' stands for numbers" if "..." in text else "no list of numbers"
-        raise ValueError(f"{cell!r:.60} is {why}, and no path of a .npy file") from None
+        why = "no list of numbers"
+    else:
+        if len(values) == len(words):
+            return values
+        why = "cut short: '...' stands for numbers"
+    raise ValueError(f"{cell!r:.60} is {why}, and no path of a .npy file")
 
 
 def load_npy(path: Path) -> np.ndarray:

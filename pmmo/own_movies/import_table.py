@@ -108,7 +108,7 @@ def write(
     with path.open("r+b") as file:
         for name, values in small.items():
             file.seek(columns[name].offset)
-            file.write(values.tobytes())
+            file.write(values.view(np.uint8).data)
         without_text = write_vectors(file, table, id, catalogue, plan, vectors, columns)
         file.flush()
         os.fsync(file.fileno())

@@ -404,6 +404,8 @@ REFUSED = {
     ),
     "numbers left out": (numbers_as("[1. ... 2.]"), {"text": "t"}, "row 2 cut short '...'"),
     "a plot": (numbers_as("word " * 900), {"text": "t"}, "row 2 no list of numbers"),
+    "a plot with a pause": (numbers_as("A man ... goes."), {"text": "t"}, "no list of numbers"),
+    "JSON left out": (numbers_as("[1, ..., 2]"), {"text": "t"}, "row 2 cut short '...'"),
     "huge integer": (numbers_as(f"[1{'0' * 400}, 1]"), {"text": "t"}, "row 2 number 0 is inf"),
     "no label in a split": (
         columns(genres=["a"] * 38 + ["", "N/A"], split=["train", "val"] * 19 + ["test"] * 2),
