@@ -26,6 +26,7 @@ SPLIT_WORDS = {name: name for name in SPLITS} | {
     **{"training": "train", "testing": "test"},
 }
 MOVIES = 10_000_000  # whose ids fit in memory
+PIECE = 256 << 20  # bytes of their ids and genres in memory at once
 FEWEST = 2  # movies of a split: batch norm by a set's own statistics needs company
 
 
@@ -59,6 +60,11 @@ def read_catalogue(table: Table, id: str, genres: str | None, separator: str) ->
     splits: list[str] = []
     seen = Seen()
     for piece in table.pieces(list(dict.fromkeys(columns))):
+        if piece.nbytes > PIECE:
+            raise PmmoError(
+                f"{table.path}: ids and genres of {len(piece):,} rows take {piece.nbytes:,} bytes. "
+                "Are the columns the right ones?"
+            )
         cells = [piece.column(column).to_pylist(maps_as_pydicts="lossy") for column in columns]
         for name, *rest in zip(*cells, strict=True):
             row = len(rows) + 1
@@ -143,7 +149,8 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
             f"{small[0]}; each of {', '.join(SPLITS)} needs {FEWEST}. Give it some, or drop the "
             "column for a random split."
         )
-    if blank := [name for name in SPLITS if name not in labelled(splits, catalogue.genres)]:
+    labelled = {split for split, found in zip(splits, catalogue.genres, strict=True) if found}
+    if blank := [name for name in SPLITS if name not in labelled]:
         raise PmmoError(
             f"{table}: no movie of {blank[0]} has a genre, so nothing can be scored there. Give it "
             "some; or draw other splits (--seed); or write movies to predict with --unlabelled."
@@ -154,11 +161,6 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
     place[order] = np.arange(movies)
     bounds = {name: (ends[i], ends[i + 1]) for i, name in enumerate(SPLITS)}
     return Plan(place, bounds, names)
-
-
-def labelled(splits: Sequence[str], genres: Sequence[frozenset[str]]) -> set[str]:
-    """Splits that have a movie with a genre."""
-    return {split for split, names in zip(splits, genres, strict=True) if names}
 
 
 def random_splits(movies: int, shares: Sequence[float], seed: int) -> list[str]:
