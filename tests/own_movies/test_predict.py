@@ -11,7 +11,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pyro
 import pytest
 import torch
 from hypothesis import given, settings
@@ -33,6 +32,7 @@ from pmmo.training.evaluation import predict
 from tests.movie_files import BAD, NAMES, ROWS, SPLITS, TEXT, arrays, value, write_bad, write_good
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
 PARAMS = load_params(ROOT / "params.yaml")
 TINY = {"width": 6, "maxout_units": 5, "epochs": 3, "batch_size": 18, "cycles": 2, "dropout": 0.2}
 SYSTEMS = {
@@ -47,17 +47,6 @@ SYSTEMS = {
 
 def tiny(system: str, **changes):
     return replace(SYSTEMS[system], **(TINY | {"device": "cpu"} | changes))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def process_as_it_was():
-    """Training and prediction set up the process they run in; the tests after these are others."""
-    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    with pyro.validation_enabled(False):
-        yield
-    torch.set_float32_matmul_precision(precision)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
