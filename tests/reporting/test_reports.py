@@ -27,11 +27,15 @@ from stages import aggregate, report
 from tests.fake_runs import VARIANTS, write_all
 
 MOVIES, CYCLES = 500, 5
-INTERVALS = {"level": 0.95, "draws": 300, "seed": 0}
+CHANCE = {
+    "intervals": {"level": 0.95, "draws": 300, "seed": 0},
+    "guard": {"margin": 0.03},
+    "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
+}
 
 
 def write_params(root: Path, variants) -> None:
-    settings = {"rows": dict(variants), "intervals": INTERVALS, "guard": {"margin": 0.03}}
+    settings = {"rows": dict(variants)} | CHANCE
     (root / "settings").mkdir(exist_ok=True)
     (root / "settings/reports.json").write_text(json.dumps(settings))
 
