@@ -220,7 +220,8 @@ def verdict(interval: Interval, threshold: float, strict: bool = True, margin: f
         return HOLDS
     if interval.high < threshold:
         return FAILS
-    inside = threshold - margin < interval.low and interval.high < threshold + margin
+    # an interval without width is of rows that nothing could tell apart, such as scores of zero
+    inside = threshold - margin < interval.low < interval.high < threshold + margin
     return EQUIVALENT if inside else UNDECIDED
 
 

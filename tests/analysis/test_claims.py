@@ -49,6 +49,7 @@ def test_a_verdict_needs_the_whole_interval(low, high, strict, expected):
     [
         (-0.004, 0.004, EQUIVALENT),
         (-0.005, 0.004, UNDECIDED),  # the margin itself is outside
+        (0.0, 0.0, UNDECIDED),  # no movie and no cycle made a difference
         (-0.004, 0.006, UNDECIDED),
         (0.001, 0.004, HOLDS),  # small, and its direction is known
         (-0.004, -0.001, FAILS),
