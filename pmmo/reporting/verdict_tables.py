@@ -147,7 +147,7 @@ def power(numbers: Mapping) -> Table:
     facts = numbers["power"]
     rows, frame = [], []
     for claim in facts["claims"]:
-        digits = DIGITS[claim["unit"]]
+        digits = DIGITS[claim["unit"]] + (claim["unit"] == "F1")
         needed = claim["needed"] or {}
         rows.append(
             (
