@@ -51,7 +51,7 @@ class Prediction:
         bound = float(stats.t.ppf(0.5 + self.level / 2, freedom))
         # with a true difference of x errors, difference / error is noncentral t around x
         lacking = lambda x: stats.nct.sf(bound, freedom, x) - self.power  # noqa: E731
-        return float(brentq(lacking, 0, 3 * bound + 10)) * error
+        return float(brentq(lacking, 0, 3 * bound + 10, xtol=1e-6)) * error
 
     def cycles_needed(self, difference: float, movies: float) -> int | None:
         """Cycles that show `difference`; None where no number does, for want of movies."""

@@ -80,12 +80,10 @@ def compared(
     def width(several: Sequence[Parts], movies: int) -> float:
         return Prediction(pooled(several), level).half_width(cycles, movies)
 
-    ratios = [
-        width([one], more) / width([gaps.parts()], 1)
-        for gaps, estimates in zip(whole, found, strict=True)
-        for one in estimates
-        if gaps.points.any()
-    ]
+    ratios: list[float] = []
+    for gaps, estimates in zip(whole, found, strict=True):
+        if observed := width([gaps.parts()], 1):  # equal rows have no width
+            ratios += [width([one], more) / observed for one in estimates]
     low, high = np.quantile(ratios, RANGE) if ratios else (np.nan, np.nan)
     return {
         "pairs": len(whole),
