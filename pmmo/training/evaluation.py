@@ -28,7 +28,8 @@ def predict(
         torch.manual_seed(seed)
         draws = [system.predict(text, image, sample=True) for _ in range(samples)]
         probabilities = torch.stack([p for p, _ in draws]).mean(0)  # (N, G)
-        return probabilities, torch.stack([g.mean(-1) for _, g in draws]).mean(0)
+        gates = [gate.mean(-1) for _, gate in draws if gate is not None]
+        return probabilities, torch.stack(gates).mean(0) if gates else None
 
 
 def own_samples(system: System) -> int:
