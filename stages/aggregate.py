@@ -10,7 +10,7 @@ from pmmo.analysis.claims import as_metrics, judge_all
 from pmmo.analysis.clock import provenance
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
-from pmmo.analysis.logistic import logistic_scores
+from pmmo.analysis.logistic import regressions
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
@@ -38,12 +38,14 @@ def main(root: Path = Path()) -> None:
     movies = read_movies(tensors)
     for run in runs.values():
         check_scores(run, movies)
-    trained = training(runs, logistic_scores(tensors, movies), **settings["guard"])
+    plain = regressions(tensors, movies)
+    trained = training(runs, plain, **settings["guard"])
     evidence = Evidence(runs, movies, **chance, untrained=untrained(trained))
     claims = judge_all(evidence)
     numbers = aggregate(runs, movies) | {
         "intervals": chance,
         "training": trained,
+        "logistic": {inputs: found["test"] for inputs, found in plain.items()},
         "claims": claims,
         "beyond": beyond(runs, movies, **chance),
     }

@@ -26,6 +26,7 @@ from pmmo.published import paper
 
 WEIGHTED = AVERAGES.index("weighted")
 BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
+ONE_COLUMN = ("mlp-text", "mlp-image")
 WEAK = 0.5  # section 4.2: genres with a GMU F1 of less than 0.5
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
 
@@ -93,6 +94,14 @@ def weak_genres(evidence: Evidence) -> Interval:
         return UNKNOWN
     points, draws = evidence.gap(BEST, BASELINE)
     return smallest(two_way(points[:, 4:][:, weak], draws[:, :, 4:][:, :, weak]), evidence.level)
+
+
+def fusion(evidence: Evidence) -> Interval:
+    """The smallest lead of the GMU over a network on one column, by weighted F1."""
+    gaps = [evidence.gap(BASELINE, row) for row in ONE_COLUMN]
+    points = np.stack([points[:, WEIGHTED] for points, _ in gaps], axis=1)  # (C, rows)
+    draws = np.stack([draws[:, :, WEIGHTED] for _, draws in gaps], axis=2)  # (B, C, rows)
+    return smallest(two_way(points, draws), evidence.level)
 
 
 def lowest(evidence: Evidence, name: str) -> Interval:
