@@ -79,7 +79,7 @@ def opened(text: str, rows: list[str]) -> Iterator[Side]:
 
 
 def bring(text: str, place: Place, root: Path) -> None:
-    """Copy what a comparison reads from DVC's cache, or its remote, to below `root`."""
+    """Copy what a comparison reads from DVC's cache to below `root`."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
