@@ -4,12 +4,12 @@ import json
 import sys
 from pathlib import Path
 
-from pmmo.analysis.pairs import Side, compare, obstacle
 from pmmo.analysis.run_reader import read_movies, read_run
 from pmmo.core.names import COMPARISON, EXPERIMENT
 from pmmo.core.stage import run
 from pmmo.core.writing import write_json
-from pmmo.reporting.pair_text import in_words
+from pmmo.pairs.differences import Side, compare, obstacle
+from pmmo.pairs.words import in_words
 
 
 def main(reference: str, root: Path = Path()) -> None:

@@ -70,7 +70,7 @@ def resolve_tree(folder, *changes):
 
 def test_the_repositorys_file():
     params = load_params(ROOT / "params.yaml")
-    assert len(params.rows) == 14
+    assert len(params.rows) == 17
     assert list(params.rows) == list(TREE["variants"])
     for name, row in params.rows.items():
         assert row.name == name
@@ -149,7 +149,7 @@ def test_numbers_as_widths(tmp_path):
 
 SAID = [  # parameter, wrong value, what the message says beside the parameter and the value
     ("scale", "papier", "demo or paper"),
-    ("system", "gmv", "pmmo, mmo, gmu or released"),
+    ("system", "gmv", "pmmo, mmo, gmu, mlp or released"),
     ("elbo", "v9", "v1, v2 or kl"),
     ("elbo", None, "v1, v2 or kl"),
     ("penalty", "L2", "none, l1 or l2"),
@@ -209,7 +209,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("intervals.seed", None, "a whole number >= 0"),
     ("guard.margin", 1.0, "a number >= 0 and < 1"),
     ("variants.gmu.width", "abc", "wide, narrow, base"),
-    ("variants.gmu.system", "nn", "pmmo, mmo, gmu or released"),
+    ("variants.gmu.system", "nn", "pmmo, mmo, gmu, mlp or released"),
     ("variants.pmmo-v1.elbo", "v9", "v1, v2 or kl"),
     ("variants.pmmo-v1.elbo", "auto", "v1, v2 or kl"),
     ("systems.pmmo.kl_weight", "much", "exact, per_weight or a number >= 0"),

@@ -11,13 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from pmmo.analysis.pairs import HIGHER, LOWER, Side, compare
 from pmmo.analysis.run_reader import read_movies, read_run
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import EXPERIMENT
 from pmmo.core.writing import check_writable, write_text
+from pmmo.pairs.differences import HIGHER, LOWER, Side, compare
+from pmmo.pairs.words import frame, in_words
 from pmmo.params import load_params
-from pmmo.reporting.pair_text import frame, in_words
 
 WORKSPACE = "workspace"  # what DVC calls the files here
 TENSORS = Path("data/tensors")

@@ -1,7 +1,4 @@
-"""Two runs side by side, for the terminal and as CSV; the facts are those of `pmmo.analysis.pairs`.
-
-Reporting imports no analysis: it takes the facts as a mapping.
-"""
+"""Two runs side by side, for the terminal and as CSV: the facts of `differences.compare`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -12,11 +12,11 @@ from sklearn.metrics import f1_score
 
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.intervals import Interval, two_way
-from pmmo.analysis.pairs import Side, compare, obstacle, verdict
 from pmmo.analysis.run_reader import read_movies, read_run, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES
-from pmmo.reporting.pair_text import frame, in_words
+from pmmo.pairs.differences import Side, compare, obstacle, verdict
+from pmmo.pairs.words import frame, in_words
 from stages import comparison
 from tests.fake_runs import write_all
 
