@@ -115,6 +115,13 @@ def test_layers_and_where_values_come_from(tmp_path):
     assert origins["gmu"]["width"] == "variants.gmu.width -> scales.demo.widths.base"
 
 
+@pytest.mark.parametrize("name", ["experiment", "gmv", None, 3])
+def test_the_reference_is_a_row(tmp_path, name):
+    assert resolve(tmp_path, ("reference", "gmu")).rows
+    with pytest.raises(PmmoError, match=rf"^reference is {name!r}; it must be a row: pmmo-kl-l2, "):
+        resolve(tmp_path, ("reference", name))
+
+
 def test_scale_paper(tmp_path):
     params = resolve(tmp_path, ("scale", "paper"))
     widths = {params.rows[name].width for name in params.rows}
@@ -159,6 +166,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("width", 2.5, "whole number"),
     ("width", True, "whole number"),
     ("gate_input", "both", "outputs or inputs"),
+    ("variants.mlp-text.inputs", "plot", "text, image or both"),
     ("readout", "", "own or classifier"),
     ("classifier_gradient", "on", "flows or detached"),
     ("kl_weight", "exakt", "exact, per_weight or a number >= 0"),

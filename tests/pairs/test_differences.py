@@ -187,7 +187,9 @@ def test_a_system_with_other_seeds_is_recorded_as_not_comparable(project, capsys
     comparison.main("gmu", project)
     found = json.loads((project / "reports/comparison.json").read_text())
     assert found == {"reference": "gmu", "verdict": "not comparable"}
-    assert "experiment [0, 1], and differences are paired by seed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "comparison: no difference is measured: gmu has the seeds [0, 1, 2, 3, 4]" in said
+    assert "experiment [0, 1], and differences are paired by seed" in said
 
 
 def test_a_damaged_experiment_names_its_stage(project):
