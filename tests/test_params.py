@@ -139,7 +139,7 @@ def test_scale_paper(tmp_path):
     assert params.data.seed is None
 
 
-@pytest.mark.parametrize("system", ["gmu", "mmo", "released"])
+@pytest.mark.parametrize("system", ["gmu", "mlp", "mmo", "released"])
 def test_another_system_at_the_top_works_with_elbo_left_as_it_is(tmp_path, system):
     experiment = resolve(tmp_path, ("system", system)).experiment
     assert experiment.system == system
