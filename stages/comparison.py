@@ -22,7 +22,8 @@ def main(reference: str, root: Path = Path()) -> None:
         print(f"comparison: no difference is measured: {reason}.", file=sys.stderr)
         found = {"verdict": "not comparable"}
     else:
-        facts = compare(*sides, **settings["intervals"])
+        margin = settings["verdicts"]["equivalent"]
+        facts = compare(*sides, **settings["intervals"], margin=margin)
         print(in_words(facts))
         weighted = facts["scores"]["weighted"]
         found = {key: weighted[key] for key in ("difference", "low", "high", "verdict")}

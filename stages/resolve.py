@@ -27,6 +27,7 @@ def main() -> None:
         "rows": labels,
         "intervals": asdict(params.intervals),
         "guard": asdict(params.guard),
+        "verdicts": asdict(params.verdicts),
     }
     before = of_experiment()
     with growing_folder(Path("settings")) as folder:

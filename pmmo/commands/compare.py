@@ -48,7 +48,7 @@ def compare_places(first: str, second: str, csv: Path | None, exit_code: bool) -
         check_writable(csv)
     rows = list(params.rows)
     with opened(first, rows) as one, opened(second, rows) as other:
-        facts = compare(one, other, **asdict(params.intervals))
+        facts = compare(one, other, **asdict(params.intervals), margin=params.verdicts.equivalent)
     if csv is not None:
         write_text(csv, frame(facts).to_csv(index=False, float_format="%.6g"))
     code = CODES.get(facts["scores"]["weighted"]["verdict"], NOT_HIGHER)

@@ -13,7 +13,8 @@ from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES
 
-HIGHER, LOWER, SAME, UNDECIDED = "higher", "lower", "the same", "undecided"
+HIGHER, LOWER, SAME = "higher", "lower", "the same"
+EQUIVALENT, UNDECIDED = "equivalent", "undecided"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,14 @@ def obstacle(first: Side, second: Side) -> str | None:
     return None
 
 
-def compare(first: Side, second: Side, level: float, draws: int, seed: int) -> dict[str, Any]:
+def compare(
+    first: Side, second: Side, level: float, draws: int, seed: int, margin: float
+) -> dict[str, Any]:
     """Second minus first: each F-score on test with its difference, interval and verdict.
 
-    `level`, `draws` and `seed` are those of `intervals` in params.yaml. Raises PmmoError if the
-    two cannot be paired, or if predictions do not give the scores of their run.
+    `level`, `draws` and `seed` are those of `intervals` in params.yaml, `margin` is
+    `verdicts.equivalent`. Raises PmmoError if the two cannot be paired, or if predictions do not
+    give the scores of their run.
     """
     if reason := obstacle(first, second):
         raise PmmoError(f"{first.name} and {second.name} cannot be compared: {reason}.")
@@ -77,7 +81,7 @@ def compare(first: Side, second: Side, level: float, draws: int, seed: int) -> d
             "difference": interval.estimate,
             "low": interval.low,
             "high": interval.high,
-            "verdict": verdict(interval),
+            "verdict": verdict(interval, margin),
         }
     return {
         "first": first.name,
@@ -90,13 +94,15 @@ def compare(first: Side, second: Side, level: float, draws: int, seed: int) -> d
     }
 
 
-def verdict(interval: Interval) -> str:
-    """Of the second against the first."""
+def verdict(interval: Interval, margin: float) -> str:
+    """Of the second against the first; equivalent where they differ by less than the margin."""
     if interval.low == interval.high == 0:
         return SAME
     if interval.low > 0:
         return HIGHER
-    return LOWER if interval.high < 0 else UNDECIDED
+    if interval.high < 0:
+        return LOWER
+    return EQUIVALENT if -margin < interval.low and interval.high < margin else UNDECIDED
 
 
 def check_predictions(side: Side, truth: np.ndarray, predicted: np.ndarray) -> None:

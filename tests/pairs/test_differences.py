@@ -21,7 +21,8 @@ from stages import comparison
 from tests.fake_runs import write_all
 
 ROWS = [("gmu", "GMU"), ("gmu-wide", "GMU, wide"), ("pmmo-kl-l2", "PM+MO")]
-HOW = {"level": 0.95, "draws": 200, "seed": 0}
+CHANCE = {"level": 0.95, "draws": 200, "seed": 0}
+HOW = CHANCE | {"margin": 0.005}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def side(root, name="gmu", called=None) -> Side:
 def test_differences_are_scikit_learns_and_the_interval_is_that_of_the_claims(root):
     facts = compare(side(root), side(root, "pmmo-kl-l2"), **HOW)
     movies, runs = read_movies(root / "data/tensors"), read_runs(root / "runs/rows", ROWS)
-    evidence = Evidence(runs, movies, **HOW)
+    evidence = Evidence(runs, movies, **CHANCE)
     points, draws = evidence.gap("pmmo-kl-l2", "gmu")
     for place, average in enumerate(AVERAGES):
         found = facts["scores"][average]
@@ -79,8 +80,23 @@ def test_a_row_and_itself_are_the_same(root):
     width=st.floats(0.001, 1),
 )
 def test_a_verdict_needs_the_whole_interval_on_one_side(low, width):
-    word = verdict(Interval(low + width / 2, low, low + width))
+    word = verdict(Interval(low + width / 2, low, low + width), margin=0.0)
     assert word == ("higher" if low > 0 else "lower" if low + width < 0 else "undecided")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (-0.004, 0.003, "equivalent"),
+        (-0.005, 0.003, "undecided"),
+        (-0.004, 0.006, "undecided"),
+        (0.001, 0.004, "higher"),  # small, and shown
+        (-0.004, -0.001, "lower"),
+        (0.0, 0.0, "the same"),
+    ],
+)
+def test_two_rows_closer_than_the_margin_are_equivalent(low, high, word):
+    assert verdict(Interval((low + high) / 2, low, high), margin=0.005) == word
 
 
 def other_labels(movies):
@@ -163,7 +179,7 @@ def project(root, tmp_path):
     for path in (root / "runs/rows/gmu-wide").iterdir():
         (study / path.name).write_bytes(path.read_bytes())
     (tmp_path / "settings").mkdir()
-    reports = {"rows": dict(ROWS), "intervals": HOW}
+    reports = {"rows": dict(ROWS), "intervals": CHANCE, "verdicts": {"equivalent": 0.005}}
     (tmp_path / "settings/reports.json").write_text(json.dumps(reports))
     return tmp_path
 
