@@ -11,6 +11,7 @@ import yaml
 from pmmo.config.engine import Engine
 from pmmo.config.settings import SEEDS, SYSTEMS, UNITS, Rule, Settings, System, check_value, tunable
 from pmmo.core.errors import PmmoError, briefly
+from pmmo.core.names import EXPERIMENT
 from pmmo.core.outs import out_at
 from pmmo.core.text import hides
 from pmmo.fetching.addresses import check_written, is_address, local_path
@@ -30,7 +31,6 @@ ROW_NAME = re.compile("[a-z0-9-]{1,64}")
 SHA256 = re.compile("[0-9A-Fa-f]{64}")
 LONGEST_LABEL, LONGEST_SOURCE = 200, 4096  # characters
 MOST_MIRRORS = 100
-EXPERIMENT = "experiment"
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
 REPORTS = ("intervals", "guard", "verdicts")
@@ -108,7 +108,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "reference", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -120,6 +120,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         resolved[name], origins[name] = resolve_row(tree, name, row)
     resolved[EXPERIMENT], origins[EXPERIMENT] = resolve_experiment(tree)
     experiment = resolved.pop(EXPERIMENT)
+    check_reference(tree["reference"], resolved)
     return Params(
         rows=resolved,
         experiment=experiment,
@@ -343,6 +344,12 @@ def check_name(name: Any) -> None:
         )
     if name in (EXPERIMENT, "data", "reports", "engine"):
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
+
+
+def check_reference(name: Any, rows: Iterable[str]) -> None:
+    """PmmoError unless the system under study is compared with one of the rows."""
+    if name not in (names := list(rows)):
+        raise PmmoError(f"reference is {briefly(name)}; it must be a row: {', '.join(names)}")
 
 
 def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | None = None) -> None:
