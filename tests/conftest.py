@@ -4,11 +4,13 @@ And the clone that the tests of the pipeline and of the documentation share.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from tests.clone import make_clone
 from tests.messages import FOLDER, record
@@ -19,11 +21,15 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Path:
-    """A committed copy of the working tree with tiny sizes, reproduced once."""
-    folder = tmp_path_factory.mktemp("clone") / "pmmo"
-    make_clone(folder)
-    return folder
+def clone(tmp_path_factory, worker_id) -> Path:
+    """A committed copy of the working tree with tiny sizes, reproduced once for all processes."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base if worker_id == "master" else base.parent) / "clone"
+    with FileLock(f"{made}.lock"):
+        if not made.exists():
+            make_clone(made.with_name("clone.part"))
+            made.with_name("clone.part").rename(made)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("own") / "pmmo"))
 
 
 @pytest.fixture(autouse=True)

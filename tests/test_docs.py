@@ -85,7 +85,17 @@ def movies(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if list(commands(name))])
+LONG = {"docs/experiments.md"}  # test_experiments.py has most of its commands, too
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name in LONG else [])
+        for name in DOCUMENTS
+        if list(commands(name))
+    ],
+)
 def test_every_command_does_what_the_document_says(folder, movies, document):
     for command, shown in commands(document):
         if command in NOT_RUN:

@@ -79,7 +79,7 @@ def test_changing_one_row_retrains_that_row_alone(clone):
     assert trained == ["Running stage 'train@pmmo-v2':"]
     assert "Running stage 'experiment'" not in text
     run(clone, "git", "checkout", "-f", ".")
-    run(clone, "dvc", "repro")
+    run(clone, "dvc", "checkout")
 
 
 def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
@@ -101,18 +101,11 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     run(clone, "dvc", "checkout")
 
 
-@pytest.mark.parametrize(
-    ("override", "says"),
-    [
-        ("elbo=v9", ["elbo is 'v9'", "v1, v2 or kl"]),
-        ("width=-3", ["width is -3", "wide, narrow, base or a whole number >= 1"]),
-        ("dropout=1.0", ["dropout is 1.0", ">= 0 and < 1"]),
-    ],
-)
-def test_a_wrong_value_is_refused_before_anything_is_trained(clone, override, says):
+def test_a_wrong_value_is_refused_before_anything_is_trained(clone):
+    """test_params.py has the other values."""
     before = contents(clone / "reports")
-    text = run(clone, "dvc", "exp", "run", "-S", override, ok=False)
-    assert all(word in text for word in says), text
+    text = run(clone, "dvc", "exp", "run", "-S", "elbo=v9", ok=False)
+    assert "elbo is 'v9'; allowed: v1, v2 or kl" in text
     assert "Running stage 'experiment'" not in text
     assert "Running stage 'train" not in text
     assert contents(clone / "reports") == before

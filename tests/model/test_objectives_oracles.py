@@ -86,7 +86,7 @@ def test_v2s_kl_is_the_mean_of_v1s_over_many_draws():
     (fusion, readout), batch, found = module_a(), movies(), []
     torch.manual_seed(1)
     with torch.no_grad():
-        for _ in range(1000):
+        for _ in range(400):
             traces = fusion.traces(*batch, readout=readout, movies=N)
             found.append(sampled_kl(*traces).sum().item())
         closed = closed_form_kl(*traces).sum().item()
@@ -100,7 +100,7 @@ def test_gradients_of_both_kl_terms_agree_in_expectation_and_v2s_does_not_vary(k
     parameters = [p for n, p in fusion.guide.named_parameters() if n.split(".")[0] == kind]
     found = {"v1": [], "v2": []}
     torch.manual_seed(2)
-    for _ in range(500):
+    for _ in range(300):
         traces = fusion.traces(*batch, readout=readout, movies=N)
         for elbo, gradients in found.items():
             value = KL_TERMS[elbo](*traces).sum()
@@ -268,7 +268,7 @@ def test_the_elbo_is_the_evidence_minus_the_divergence_from_the_posterior():
     problem, found = OneWeight(0.6, 0.35), []
     torch.manual_seed(0)
     with torch.no_grad():
-        for _ in range(1500):
+        for _ in range(600):
             found.append(problem.negative_elbo("v2").item() - problem.pinned_kl())
     q = log_q(0.6, 0.35)
     divergence = (np.exp(q) * (q - (LOG_JOINT - LOG_EVIDENCE))).sum() * STEP
@@ -285,7 +285,7 @@ def test_gradients_are_those_of_the_integrated_elbo(kind):
         -(elbo(0.6, 0.35 * math.exp(h)) - elbo(0.6, 0.35 * math.exp(-h))) / (2 * h),
     ]
     torch.manual_seed(0)
-    for _ in range(1500):
+    for _ in range(500):
         problem.fusion.zero_grad()
         problem.negative_elbo(kind).backward()
         guide = dict(problem.fusion.guide.named_parameters())
@@ -299,14 +299,14 @@ def test_the_fitted_posterior_is_the_best_laplace_by_numerical_integration(kind)
     best = minimize(lambda at: -elbo(at[0], math.exp(at[1])), (0.0, 0.0), method="Nelder-Mead")
     loc, b = best.x[0], math.exp(best.x[1])
     problem, tail = OneWeight(), []
-    optimiser = torch.optim.Adam(problem.fusion.guide.parameters(), lr=0.02)
+    optimiser = torch.optim.Adam(problem.fusion.guide.parameters(), lr=0.04)
     torch.manual_seed(0)
-    for step in range(1600):
+    for step in range(800):
         optimiser.zero_grad()
         problem.negative_elbo(kind).backward()
         optimiser.step()
         problem.pin()
-        if step >= 500:
+        if step >= 250:
             tail.append((problem.loc.item(), problem.log_scale.item()))
     fitted_loc, fitted_b = np.mean(tail, 0)[0], math.exp(np.mean(tail, 0)[1])
     assert fitted_loc == pytest.approx(loc, abs=0.03)
