@@ -116,7 +116,7 @@ PAPER: Openings = {
         "Learning rate (D31)": [{"learning_rate": 5e-3}],
     },
     "gmu-1024": {},
-    "pmmo-released": {},
+    "pmmo-released-1024": {},
     "pmmo-kl-l2": {
         "Learning rate (D31)": [{"learning_rate": 2e-3, "classifier_learning_rate": 2e-3}],
         "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
@@ -128,6 +128,7 @@ PAPER: Openings = {
         "C's order (D13)": ORDER,
     },
     "gmu-wide": {},
+    "pmmo-released": {},
 }
 OPENINGS = {"demo": DEMO, "paper": PAPER}
 
@@ -158,11 +159,12 @@ def prepare(source: str, scale: str) -> Data:
 
 
 def variants(scale: str) -> dict[str, Settings]:
-    """The variants of params.yaml, and M+MO and the GMU at the width of PM+MO's narrow variant."""
+    """The variants of params.yaml, and three more systems at the width of `pmmo-kl-l2-1024`."""
     rows = load_params(scale=scale).rows
     width = rows["pmmo-kl-l2-1024"].width
     narrow = {
-        f"{row}-1024": replace(rows[row], width=width, maxout_units=width) for row in ("mmo", "gmu")
+        f"{row}-1024": replace(rows[row], width=width, maxout_units=width)
+        for row in ("mmo", "gmu", "pmmo-released")
     }
     return {**rows, **narrow}
 
@@ -223,14 +225,22 @@ def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[
         }
 
 
-def with_line(line: dict[str, object], path: Path) -> pd.DataFrame:
-    """The lines of the CSV and this one, in the place of an older one of the same reading."""
-    old = []
-    if path.exists():
-        texts = dict.fromkeys(("reading", "instead_of", "best_epochs"), str)
-        old = pd.read_csv(path, dtype=texts).fillna(dict.fromkeys(texts, "")).to_dict("records")
-    lines = {tuple(a_line[key] for key in KEY): a_line for a_line in [*old, line]}
-    return with_intervals(pd.DataFrame(list(lines.values())))
+def measured(path: Path) -> pd.DataFrame:
+    """The lines of the CSV; none if there is no such file."""
+    if not path.exists():
+        return pd.DataFrame()
+    texts = dict.fromkeys(("reading", "instead_of", "best_epochs"), str)
+    return pd.read_csv(path, dtype=texts).fillna(dict.fromkeys(texts, ""))
+
+
+def add(line: dict[str, object], path: Path) -> None:
+    """Add the line to the CSV, or put it in the place of an older one of the same reading."""
+    lines = {
+        tuple(other[key] for key in KEY): other
+        for other in [*measured(path).to_dict("records"), line]
+    }
+    table = with_intervals(pd.DataFrame(list(lines.values())))
+    write_text(path, table.to_csv(index=False, float_format="%.5f"))
 
 
 def words(change: Mapping[str, object]) -> str:
@@ -348,10 +358,8 @@ def main(arguments: argparse.Namespace) -> None:
         data = prepare(source, scale)
         for row in arguments.variants or OPENINGS[scale]:
             for line in study(data, row, arguments):
-                table = with_line(line, output.with_suffix(".csv"))
-                write_text(
-                    output.with_suffix(".csv"), table.to_csv(index=False, float_format="%.5f")
-                )
+                add(line, output.with_suffix(".csv"))
+    table = measured(output.with_suffix(".csv"))
     write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table, f"{output.name}.md"))
     if (table["reading"] != "").any():
         draw(table, output)
