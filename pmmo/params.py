@@ -32,6 +32,7 @@ MOST_MIRRORS = 100
 EXPERIMENT = "experiment"
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
+REPORTS = ("intervals", "guard", "verdicts")
 
 Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
 
@@ -76,6 +77,15 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """Of the claims: margins of F1 for "equivalent" and "stopped improving", and the power."""
+
+    equivalent: float
+    rise: float
+    power: float
+
+
+@dataclass(frozen=True)
 class Params:
     """params.yaml, resolved: the rows in order, the system under study, the data."""
 
@@ -84,6 +94,7 @@ class Params:
     data: DataSettings
     intervals: Intervals
     guard: Guard
+    verdicts: Verdicts
     engine: Engine
     origins: dict[str, Origins]
 
@@ -96,7 +107,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "data", "intervals", "guard", *ENGINE, *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -114,6 +125,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         data=resolve_data(tree, outs(path.with_name("dvc.yaml"), resolved)),
         intervals=resolve_intervals(tree),
         guard=resolve_guard(tree),
+        verdicts=resolve_verdicts(tree),
         engine=Engine(**{key: tree[key] for key in ENGINE}),
         origins=origins,
     )
@@ -321,6 +333,15 @@ def resolve_guard(tree: dict) -> Guard:
     check_keys("guard", tree["guard"], set(Guard.__annotations__))
     check_value("guard.margin", tree["guard"]["margin"], Rule(kind=float, low=0.0, below=1.0))
     return Guard(**tree["guard"])
+
+
+def resolve_verdicts(tree: dict) -> Verdicts:
+    block = tree["verdicts"]
+    check_keys("verdicts", block, set(Verdicts.__annotations__))
+    check_value("verdicts.equivalent", block["equivalent"], Rule(kind=float, low=0.0, below=1.0))
+    check_value("verdicts.rise", block["rise"], Rule(kind=float, low=0.0, below=1.0))
+    check_value("verdicts.power", block["power"], Rule(kind=float, low=0.5, below=1.0))
+    return Verdicts(**block)
 
 
 def check_blocks(tree: dict) -> None:
