@@ -2,11 +2,14 @@
 
     python -m scripts.study_openings synthetic /path/to/movies.hdf5 --output docs/openings
     python -m scripts.study_openings synthetic --scale paper --seeds 2 --epochs 8
+    python -m scripts.study_openings synthetic --scale paper --variants gmu --openings dropout
 
 Starting from the working reading of each variant, one opening changes at a time. Scores are
-weighted F1 on dev; test is not used. Finished cycles are kept in .work/study, so an interrupted
-study resumes. `--scale paper` has the paper's sizes and as many synthetic movies as MM-IMDb: many
-hours on a CPU, minutes on a GPU.
+weighted F1 on dev; test is not used. `--scale paper` has the paper's sizes and as many synthetic
+movies as MM-IMDb: many hours on a CPU, minutes on a GPU.
+
+Finished cycles are kept in .work/study, so an interrupted study resumes. The CSV gets each line as
+soon as it is measured and keeps those of earlier calls, so that a study can be made in parts.
 """
 
 import argparse
@@ -37,6 +40,7 @@ from pmmo.training.variant import load_splits, number_of_workers
 
 WORK = Path(".work/study")
 LEVEL = 0.95
+KEY = ("data", "seeds", "epochs", "row", "reading")  # of a line of the table
 
 # variant -> opening (departure in docs/fidelity.md) -> the other readings
 Openings = dict[str, dict[str, list[dict[str, object]]]]
@@ -87,32 +91,44 @@ DEMO: Openings = {
 }
 
 
-WIDE: dict[str, list[dict[str, object]]] = {
-    "C's order and dropout (D13, D23)": [
-        *({"classifier_order": "gmu", "dropout": p} for p in (0.9, 0.7, 0.5, 0.1)),
-        *({"dropout": p} for p in (0.7, 0.5, 0.1)),
-    ],
-}
+# the most important first: a study that is stopped keeps what it has
+ORDER: list[dict[str, object]] = [
+    {"classifier_order": "gmu", "dropout": p} for p in (0.9, 0.7, 0.5, 0.1)
+]
 PAPER: Openings = {
     "pmmo-kl-l2-1024": {
-        **WIDE,
-        "Maxout units (D13)": [{"maxout_units": 512}, {"maxout_units": 3000}],
-        "Maxout layers (D13)": [{"maxout_layers": 1}, {"maxout_layers": 3}],
-        "Maxout pieces (D13)": [{"maxout_pieces": 5}],
-        "Max-norm (D13)": [{"max_norm": "none"}, {"max_norm": 20.0}],
-        "KL weight (D5)": [{"kl_weight": k} for k in ("exact", 0.0)],
-        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
         "Learning rate (D31)": [
             {"learning_rate": rate, "classifier_learning_rate": rate} for rate in (2e-3, 1e-3)
         ],
+        "Maxout layers (D13)": [{"maxout_layers": 1}, {"maxout_layers": 3}],
+        "Maxout units (D13)": [{"maxout_units": 512}],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+        "KL weight (D5)": [{"kl_weight": k} for k in ("exact", 0.0)],
+        "Maxout pieces (D13)": [{"maxout_pieces": 5}],
+        "Max-norm (D13)": [{"max_norm": "none"}, {"max_norm": 20.0}],
+        "C's order (D13)": ORDER,
     },
-    "mmo": WIDE,
+    "mmo-1024": {},
     "gmu": {
-        "Dropout (D23)": [{"dropout": p} for p in (0.5, 0.3, 0.1)],
+        "Dropout (D23)": [{"dropout": p} for p in (0.5, 0.3)],
         "Maxout layers (D13)": [{"maxout_layers": 1}],
-        "Learning rate": [{"learning_rate": 5e-3}],
+        "Learning rate (D31)": [{"learning_rate": 5e-3}],
     },
-    "pmmo-kl-l2": WIDE,
+    "gmu-1024": {},
+    "pmmo-released-1024": {},
+    "pmmo-kl-l2": {
+        "Learning rate (D31)": [{"learning_rate": 2e-3, "classifier_learning_rate": 2e-3}],
+        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
+        "Maxout units (D13)": [{"maxout_units": 1024}],
+        "C's order (D13)": ORDER,
+    },
+    "mmo": {
+        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
+        "C's order (D13)": ORDER,
+    },
+    "gmu-wide": {},
+    "pmmo-released": {},
 }
 OPENINGS = {"demo": DEMO, "paper": PAPER}
 
@@ -142,6 +158,17 @@ def prepare(source: str, scale: str) -> Data:
     return Data(name, tensors, load_splits(tensors, choose_device("auto")))
 
 
+def variants(scale: str) -> dict[str, Settings]:
+    """The variants of params.yaml, and three more systems at the width of `pmmo-kl-l2-1024`."""
+    rows = load_params(scale=scale).rows
+    width = rows["pmmo-kl-l2-1024"].width
+    narrow = {
+        f"{row}-1024": replace(rows[row], width=width, maxout_units=width)
+        for row in ("mmo", "gmu", "pmmo-released")
+    }
+    return {**rows, **narrow}
+
+
 def readings(
     openings: Mapping[str, list[dict[str, object]]],
 ) -> Iterator[tuple[str, dict[str, object]]]:
@@ -152,61 +179,87 @@ def readings(
             yield opening, change
 
 
-def dev_scores(settings: Settings, data: Data) -> list[float]:
-    """Weighted F1 on dev of each seed at its best epoch; 0 if training diverges."""
+def dev_scores(settings: Settings, data: Data) -> tuple[list[float], list[int]]:
+    """Weighted F1 on dev of each seed at its best epoch, and that epoch; 0 if training diverges."""
     store = WORK / "cycles" / cycle_key(settings, data.tensors)
     workers = number_of_workers(settings, choose_device(settings.device))
     try:
-        cycles = run_cycles(settings, data.splits, store, workers)
+        cycles = [c.summary for c in run_cycles(settings, data.splits, store, workers)]
     except PmmoError as error:
         print(f"counted as 0: {error}", file=sys.stderr)
-        return [0.0] * settings.cycles
-    return [cycle.summary["dev"]["weighted"] for cycle in cycles]
+        return [0.0] * settings.cycles, [0] * settings.cycles
+    return [c["dev"]["weighted"] for c in cycles], [c["best_epoch"] for c in cycles]
 
 
-def study(data: Data, scale: str, seeds: int, epochs: int | None) -> pd.DataFrame:
-    """One row per variant and reading: dev scores, paired differences to the working reading."""
-    lines = []
-    for row, openings in OPENINGS[scale].items():
-        settings = load_params(scale=scale).rows[row]
-        base = replace(settings, cycles=seeds, epochs=epochs or settings.epochs)
-        plain = np.array(dev_scores(base, data))
-        for opening, change in readings(openings):
-            known = {key: value for key, value in asdict(base).items() if key in change}
-            scores = np.array(dev_scores(replace(base, **change), data))
-            lines.append(
-                {
-                    "data": data.name,
-                    "seeds": seeds,
-                    "row": row,
-                    "opening": opening,
-                    "reading": words(change),
-                    "instead_of": words(known),
-                    "dev_weighted": scores.mean(),
-                    "sd": scores.std(ddof=1),
-                    "difference": (scores - plain).mean(),
-                    "difference_sd": (scores - plain).std(ddof=1),
-                }
-            )
-    return with_intervals(pd.DataFrame(lines), seeds)
+def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """A line per reading of a variant: dev scores, paired differences to the working reading."""
+    settings = variants(arguments.scale)[row]
+    epochs = arguments.epochs or settings.epochs
+    base = replace(settings, cycles=arguments.seeds, epochs=epochs)
+    openings = {
+        opening: others
+        for opening, others in OPENINGS[arguments.scale][row].items()
+        if any(word.lower() in opening.lower() for word in arguments.openings)
+    }
+    plain = np.zeros(arguments.seeds)
+    for opening, change in readings(openings):
+        known = {key: value for key, value in asdict(base).items() if key in change}
+        scores, best = dev_scores(replace(base, **change), data)
+        if not change:  # the first one
+            plain = np.array(scores)
+        difference = np.array(scores) - plain
+        one = arguments.seeds == 1  # has no spread
+        yield {
+            "data": data.name,
+            "seeds": arguments.seeds,
+            "epochs": epochs,
+            "row": row,
+            "opening": opening,
+            "reading": words(change),
+            "instead_of": words(known),
+            "best_epochs": " ".join(map(str, best)),
+            "dev_weighted": np.mean(scores),
+            "sd": np.nan if one else np.std(scores, ddof=1),
+            "difference": difference.mean(),
+            "difference_sd": np.nan if one else difference.std(ddof=1),
+        }
+
+
+def measured(path: Path) -> pd.DataFrame:
+    """The lines of the CSV; none if there is no such file."""
+    if not path.exists():
+        return pd.DataFrame()
+    texts = dict.fromkeys(("reading", "instead_of", "best_epochs"), str)
+    return pd.read_csv(path, dtype=texts).fillna(dict.fromkeys(texts, ""))
+
+
+def add(line: dict[str, object], path: Path) -> None:
+    """Add the line to the CSV, or put it in the place of an older one of the same reading."""
+    lines = {
+        tuple(other[key] for key in KEY): other
+        for other in [*measured(path).to_dict("records"), line]
+    }
+    table = with_intervals(pd.DataFrame(list(lines.values())))
+    write_text(path, table.to_csv(index=False, float_format="%.5f"))
 
 
 def words(change: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {str(value).lower()}" for key, value in change.items())
 
 
-def with_intervals(table: pd.DataFrame, seeds: int) -> pd.DataFrame:
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Add paired intervals with one standard deviation for all readings of a variant.
 
     A few seeds estimate a standard deviation poorly. The variance of a difference is therefore
-    pooled over the readings of a variant, with 2 degrees of freedom from each.
+    pooled over the readings of a variant, with 2 degrees of freedom from each of three seeds.
+    A single seed has no interval.
     """
-    others = table[table["reading"] != ""]
-    variance = others.groupby("row")["difference_sd"].agg(lambda sd: np.mean(np.square(sd)))
-    freedom = others.groupby("row").size() * (seeds - 1)
-    reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / seeds)
-    width = table["row"].map(reach).where(table["reading"] != "")
-    return table.assign(low=table["difference"] - width, high=table["difference"] + width)
+    others = table["reading"] != ""
+    groups = table[others].groupby(list(KEY[:-1]))["difference_sd"]
+    variance = groups.transform(lambda sd: np.mean(np.square(sd)))
+    freedom = groups.transform("size") * (table["seeds"] - 1)
+    reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / table["seeds"])
+    return table.assign(low=table["difference"] - reach, high=table["difference"] + reach)
 
 
 def verdict(line: Mapping) -> str:
@@ -215,17 +268,23 @@ def verdict(line: Mapping) -> str:
     return "worse" if line["high"] < 0 else "same"
 
 
-def to_markdown(table: pd.DataFrame) -> str:
+def label(line: pd.Series) -> str:
+    seeds = "1 seed" if line["seeds"] == 1 else f"{line['seeds']} seeds"
+    return f"{line['data']}, {seeds}, {line['epochs']} epochs"
+
+
+def to_markdown(table: pd.DataFrame, page: str) -> str:
     """One table per variant, with the data sets side by side."""
+    table = table.assign(measured=table.apply(label, axis=1))
     text = [
         "# The openings, measured",
         "",
-        "Written by `python -m scripts.study_openings`; what it means: [openings.md](openings.md). "
-        f"Weighted F1 on dev at the best epoch, mean ± sd over {table['seeds'].max()} seeds; "
-        f"paired difference to the working reading with a {LEVEL:.0%} interval.",
+        f"Written by `python -m scripts.study_openings`; what it means: [{page}]({page}). "
+        "Weighted F1 on dev at the best epoch, mean ± sd over the seeds; paired difference to the "
+        f"working reading with a {LEVEL:.0%} interval, which a single seed does not have.",
     ]
     for row, lines in table.groupby("row", sort=False):
-        names = list(lines["data"].unique())
+        names = list(lines["measured"].unique())
         text += ["", f"### `{row}`", ""]
         header = [f"{name}: dev F1 | difference | " for name in names]
         text += [f"| Opening | Reading | {' | '.join(header)} |"]
@@ -236,24 +295,30 @@ def to_markdown(table: pd.DataFrame) -> str:
             shown = f"{reading} (instead of {known})" if reading else "as in params.yaml"
             cells = [opening, shown]
             for name in names:
-                line = pair[pair["data"] == name].iloc[0]
-                cells.append(f"{line['dev_weighted']:.3f} ± {line['sd']:.3f}")
-                if not reading:
-                    cells += ["", ""]
-                    continue
-                cells.append(
-                    f"{line['difference']:+.3f} ({line['low']:+.3f} to {line['high']:+.3f})"
-                )
-                cells.append("" if verdict(line) == "same" else verdict(line))
+                cells += cells_of(pair[pair["measured"] == name])
             text.append("| " + " | ".join(cells) + " |")
     return "\n".join(text).replace("-0.", "−0.")
+
+
+def cells_of(lines: pd.DataFrame) -> list[str]:
+    """Score, difference and verdict of the one line, or of none."""
+    if lines.empty:
+        return ["", "", ""]
+    line = lines.iloc[0]
+    one = line["seeds"] == 1
+    score = f"{line['dev_weighted']:.3f}" + ("" if one else f" ± {line['sd']:.3f}")
+    if not line["reading"]:
+        return [score, "", ""]
+    interval = "" if one else f" ({line['low']:+.3f} to {line['high']:+.3f})"
+    return [score, f"{line['difference']:+.3f}{interval}", verdict(line).replace("same", "")]
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Draw the differences to the working reading with their intervals."""
     names = list(table["data"].unique())
-    rows = list(table["row"].unique())
-    readings_of = [table[(table["row"] == row) & (table["reading"] != "")] for row in rows]
+    others = table[table["reading"] != ""]
+    rows = list(others["row"].unique())
+    readings_of = [others[others["row"] == row] for row in rows]
     counts = [lines["reading"].nunique() for lines in readings_of]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.2, 1.6 + 0.2 * sum(counts)), layout="constrained")
@@ -263,9 +328,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             for name, colour, marker, shift in zip(
                 names, (BLUE, ORANGE), ("o", "s"), (-0.15, 0.15), strict=False
             ):
-                own = lines[lines["data"] == name].set_index("reading").loc[labels]
-                place = np.arange(len(labels)) + shift
-                reach = own["high"] - own["difference"]
+                own = lines[lines["data"] == name]
+                place = np.array([labels.index(reading) for reading in own["reading"]]) + shift
+                reach = (own["high"] - own["difference"]).fillna(0)  # a single seed has none
                 axes.errorbar(
                     own["difference"], place, xerr=reach, fmt=marker, color=colour, ms=4, label=name
                 )
@@ -281,8 +346,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             axes.set_title(f"{row}: one setting changed", weight="bold")
         grid[0].legend(loc="lower left")
         grid[-1].set_xlabel(
-            f"Difference in weighted F1 on dev ({table['seeds'].max()} paired seeds, "
-            f"{LEVEL:.0%} intervals)"
+            f"Difference in weighted F1 on dev ({LEVEL:.0%} intervals; one seed has none)"
         )
         figure.savefig(path.with_suffix(".png"), dpi=110)
 
@@ -290,29 +354,39 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 def main(arguments: argparse.Namespace) -> None:
     prepare_process(choose_device("auto"))
     output, scale = arguments.output, arguments.scale
-    data = [prepare(source, scale) for source in arguments.sources]
-    table = pd.concat(
-        [study(d, scale, arguments.seeds, arguments.epochs) for d in data], ignore_index=True
-    )
-    write_text(output.with_suffix(".csv"), table.to_csv(index=False, float_format="%.5f"))
-    write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table))
-    draw(table, output)
-
-
-def two_or_more(text: str) -> int:
-    if int(text) < 2:
-        raise argparse.ArgumentTypeError("must be 2 or more: the intervals need a spread")
-    return int(text)
+    for source in arguments.sources:
+        data = prepare(source, scale)
+        for row in arguments.variants or OPENINGS[scale]:
+            for line in study(data, row, arguments):
+                add(line, output.with_suffix(".csv"))
+    table = measured(output.with_suffix(".csv"))
+    write_text(output.with_name(f"{output.name}-table.md"), to_markdown(table, f"{output.name}.md"))
+    if (table["reading"] != "").any():
+        draw(table, output)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="+", help="synthetic, or the path of an HDF5 file")
     parser.add_argument("--scale", choices=tuple(OPENINGS), default="demo")
-    parser.add_argument("--seeds", type=two_or_more, default=3)
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="instead of all studied")
+    parser.add_argument(
+        "--openings",
+        nargs="*",
+        metavar="WORD",
+        default=[""],
+        help="those whose name has one of these words (none: the working reading alone)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="one has no interval")
     parser.add_argument("--epochs", type=int, help="instead of the scale's")
     parser.add_argument("--output", type=Path, default=WORK / "openings")
+    arguments = parser.parse_args()
+    for name in arguments.variants or ():
+        if name not in OPENINGS[arguments.scale]:
+            parser.error(
+                f"{name} is not studied; these are: {', '.join(OPENINGS[arguments.scale])}"
+            )
     try:
-        main(parser.parse_args())
+        main(arguments)
     except PmmoError as error:
         sys.exit(f"study: {error}")
