@@ -1,4 +1,4 @@
-"""`python -m pmmo COMMAND`: what is set and how training goes; single files; many devices.
+"""`pmmo COMMAND` or `python -m pmmo COMMAND`: settings, curves, single files, many devices.
 
 Each command is a function of its options that returns what to print. It imports its own work, so
 that none waits for what it does not use.
@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from pmmo import __version__
 from pmmo.core.errors import PmmoError
 from pmmo.core.text import print_in_any_locale
 
@@ -65,6 +66,12 @@ def grid(jobs: int) -> str:
     return run_grid(jobs)
 
 
+def completion(shell: str) -> str:
+    from shtab import complete
+
+    return complete(make_parser(), shell)
+
+
 def split_shares(text: str) -> tuple[float, ...]:
     """A type for argparse: the shares of train, dev and test."""
     try:
@@ -91,6 +98,13 @@ def whole_number(low: int, high: int = 2**63 - 1):
     return convert
 
 
+def add_path(command: argparse.ArgumentParser, *names: str, **options: Any) -> None:
+    """An argument that is a path, which a shell completes."""
+    from shtab import FILE
+
+    command.add_argument(*names, type=Path, **options).complete = FILE  # type: ignore[attr-defined]
+
+
 def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
@@ -107,17 +121,17 @@ def add_predict(commands) -> None:
     command = commands.add_parser(
         "predict", help="a trained model's genres for the movies of an HDF5 file, as CSV"
     )
-    command.add_argument("model", metavar="MODEL", type=Path, help="folder of a run")
-    command.add_argument(
+    add_path(command, "model", metavar="MODEL", help="folder of a run")
+    add_path(
+        command,
         "movies",
         metavar="FEATURES.hdf5",
-        type=Path,
         help="imdb_ids, features and vgg_features in the published layout (docs/own-data.md)",
     )
-    command.add_argument(
+    add_path(
+        command,
         "-o",
         "--output",
-        type=Path,
         default=Path("predictions.csv"),
         metavar="FILE",
         help="default: predictions.csv",
@@ -153,10 +167,8 @@ def add_import(commands) -> None:
     command = commands.add_parser(
         "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
     )
-    command.add_argument(
-        "table", metavar="TABLE", type=Path, help=".csv, .tsv (also .gz), .parquet"
-    )
-    command.add_argument("output", metavar="OUTPUT.hdf5", type=Path)
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
     command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
     command.add_argument(
         "--genres",
@@ -206,20 +218,34 @@ def add_grid(commands) -> None:
     command.set_defaults(run=grid)
 
 
-COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid)
+def add_completion(commands) -> None:
+    from shtab import SUPPORTED_SHELLS
+
+    command = commands.add_parser("completion", help="what makes a shell complete `pmmo`")
+    command.add_argument("shell", choices=SUPPORTED_SHELLS)
+    command.set_defaults(run=completion)
+
+
+COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid, add_completion)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pmmo")
+    parser.add_argument("--version", action="version", version=f"pmmo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in COMMANDS:
+        add(commands)
+    return parser
 
 
 def main() -> None:
     if sys.stderr is None:  # closed by the caller: progress and messages go nowhere
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     print_in_any_locale()
-    parser = argparse.ArgumentParser(prog="python -m pmmo")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in COMMANDS:
-        add(commands)
-    options = vars(parser.parse_args())
-    command, run = options.pop("command"), options.pop("run")
+    command = "pmmo"
     try:
+        options = vars(make_parser().parse_args())
+        command, run = options.pop("command"), options.pop("run")
         said = run(**options)
     except PmmoError as error:
         sys.exit(f"{command}: {error}")

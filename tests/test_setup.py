@@ -45,8 +45,8 @@ def test_the_lock_pins_exactly_and_nothing_of_cuda():
 @pytest.fixture
 def machine(tmp_path) -> Path:
     """A clone's set-up files, and in bin/ the programs of a machine without Python."""
-    for name in ("Makefile", "requirements.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for path in (ROOT / "Makefile", ROOT / "constraints.txt", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, tmp_path)
     (tmp_path / "bin").mkdir()
     for tool in TOOLS:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
