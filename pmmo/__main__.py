@@ -17,8 +17,12 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.text import print_in_any_locale
 
 
-def show_params(row: str | None) -> str:
+def show_params(row: str | None, schema: bool = False) -> str:
     """One line per setting: its value and the key of params.yaml that it comes from."""
+    if schema:
+        from pmmo.commands.params_schema import params_schema
+
+        return params_schema()
     from pmmo.params import EXPERIMENT, load_params
 
     params = load_params()
@@ -108,6 +112,7 @@ def add_path(command: argparse.ArgumentParser, *names: str, **options: Any) -> N
 def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
+    command.add_argument("--schema", action="store_true", help="the JSON Schema of params.yaml")
     command.set_defaults(run=show_params)
 
 

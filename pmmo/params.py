@@ -21,15 +21,30 @@ IN_FILE = {  # settings that params.yaml may give by name; `resolve` turns the n
     "width": Rule(WIDTHS, int, low=1, high=UNITS),
     "maxout_units": Rule(("width",), int, low=1, high=UNITS),
 }
-MEMORY_RULE = Rule(kind=float, above=0.0, high=1e6)  # GB
+SCALE_RULE = Rule(SCALES)
 SEED_RULE = Rule(kind=int, low=0, high=SEEDS)
+DATA_RULES = {  # of the keys of `data` that are no text
+    "rows": Rule(kind=int, low=1, high=1_000_000),
+    "seed": SEED_RULE,
+    "nan_text": Rule(("zeros", "error")),
+    "memory_limit_gb": Rule(kind=float, above=0.0, high=1e6),
+    "allow_full_download": Rule((True, False)),
+}
+INTERVAL_RULES = {
+    "level": Rule(kind=float, above=0.0, below=1.0),
+    "draws": Rule(kind=int, low=100, high=20_000),
+    "seed": SEED_RULE,
+}
+GUARD_RULES = {"margin": Rule(kind=float, low=0.0, below=1.0)}
 AUTO = "auto"
+FOLLOWING = ("elbo", "penalty")  # not `auto` at the top, yet `-S system=gmu` alone must do
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
 ROW_NAME = re.compile("[a-z0-9-]{1,64}")
 SHA256 = re.compile("[0-9A-Fa-f]{64}")
 LONGEST_LABEL, LONGEST_SOURCE = 200, 4096  # characters
 MOST_MIRRORS = 100
 EXPERIMENT = "experiment"
+TAKEN = (EXPERIMENT, "data", "reports", "engine")  # files of settings/ that are no row's
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
 
@@ -97,7 +112,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     if scale is not None:
         tree["scale"] = scale
     check_keys("", tree, {"scale", "data", "intervals", "guard", *ENGINE, *BLOCKS, *tunable()})
-    check_value("scale", tree["scale"], Rule(SCALES))
+    check_value("scale", tree["scale"], SCALE_RULE)
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
     check_blocks(tree)
@@ -164,8 +179,7 @@ def resolve_experiment(tree: dict) -> tuple[Settings, Origins]:
         if key == "system" or tree[key] == AUTO:
             continue
         check_value(key, tree[key], IN_FILE.get(key, rule))
-        # `-S system=gmu` alone must do: elbo and penalty have defaults at the top, not `auto`
-        if tree["system"] in systems or key not in ("elbo", "penalty"):
+        if tree["system"] in systems or key not in FOLLOWING:
             own[key] = tree[key]
     return resolve(tree, EXPERIMENT, "System under study", tree["system"], [("", own)])
 
@@ -213,11 +227,7 @@ def resolve_data(tree: dict, outs: Iterable[Path]) -> DataSettings:
     source = default["source"] if block["source"] == AUTO else block["source"]
     check_source(source, outs)
     rows = default["rows"] if block["rows"] == AUTO else block["rows"]
-    check_value("data.rows", rows, Rule(kind=int, low=1, high=1_000_000))
-    check_value("data.seed", block["seed"], SEED_RULE)
-    check_value("data.nan_text", block["nan_text"], Rule(("zeros", "error")))
-    check_value("data.memory_limit_gb", block["memory_limit_gb"], MEMORY_RULE)
-    check_value("data.allow_full_download", block["allow_full_download"], Rule((True, False)))
+    check_values("data", block | {"rows": rows}, DATA_RULES)
     check_pins(block["sha256"])
     check_mirrors(block["mirrors"])
     synthetic = source == "synthetic"
@@ -310,17 +320,20 @@ def kind_of(value: Any) -> str:
 
 def resolve_intervals(tree: dict) -> Intervals:
     block = tree["intervals"]
-    check_keys("intervals", block, set(Intervals.__annotations__))
-    check_value("intervals.level", block["level"], Rule(kind=float, above=0.0, below=1.0))
-    check_value("intervals.draws", block["draws"], Rule(kind=int, low=100, high=20_000))
-    check_value("intervals.seed", block["seed"], SEED_RULE)
+    check_keys("intervals", block, set(INTERVAL_RULES))
+    check_values("intervals", block, INTERVAL_RULES)
     return Intervals(**block)
 
 
 def resolve_guard(tree: dict) -> Guard:
-    check_keys("guard", tree["guard"], set(Guard.__annotations__))
-    check_value("guard.margin", tree["guard"]["margin"], Rule(kind=float, low=0.0, below=1.0))
+    check_keys("guard", tree["guard"], set(GUARD_RULES))
+    check_values("guard", tree["guard"], GUARD_RULES)
     return Guard(**tree["guard"])
+
+
+def check_values(where: str, block: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    for key, rule in rules.items():
+        check_value(f"{where}.{key}", block[key], rule)
 
 
 def check_blocks(tree: dict) -> None:
@@ -339,7 +352,7 @@ def check_name(name: Any) -> None:
         raise PmmoError(
             f"variants.{briefly(name)}: a row's name is made of a-z, 0-9 and - only, at most 64"
         )
-    if name in (EXPERIMENT, "data", "reports", "engine"):
+    if name in TAKEN:
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
 
 
