@@ -49,13 +49,13 @@ def params_schema() -> str:
 
 
 def of_file() -> Schema:
-    settings = tunable()
+    settings = {key: of_setting(key, *setting) for key, setting in tunable().items()}
     top = {
         "scale": of_rule(SCALE_RULE),
         "engine": {"anyOf": [{"enum": [LOCAL, RAY]}, pattern(ADDRESS.pattern)]},
         "gpu_share": of_rule(GPU_SHARE_RULE),
         "system": ref("system"),
-        **{key: or_auto(ref(key)) for key in settings if key != "system"},
+        **{key: or_auto(ref(key), settings[key]) for key in settings if key != "system"},
         "data": of_data(),
         "intervals": block({key: of_rule(rule) for key, rule in INTERVAL_RULES.items()}),
         "guard": block({key: of_rule(rule) for key, rule in GUARD_RULES.items()}),
@@ -75,7 +75,7 @@ def of_file() -> Schema:
         "allOf": [if_system(system, {"properties": not_of(system)}) for system in SYSTEMS],
         "definitions": {
             "number": NUMBER,
-            **{key: of_setting(key, *setting) for key, setting in settings.items()},
+            **settings,
             **{f"{system}_settings": block(of_system(system), []) for system in SYSTEMS},
             "sizes": of_scale(),
         },
@@ -100,7 +100,7 @@ def of_rule(rule: Rule) -> Schema:
 def of_setting(key: str, rule: Rule, systems: tuple[str, ...]) -> Schema:
     schema = of_rule(IN_FILE.get(key, rule))
     if systems != SYSTEMS:
-        schema["description"] += f" (of the systems {', '.join(systems)})"
+        schema["description"] += f" (systems: {', '.join(systems)})"
     return schema
 
 
@@ -123,12 +123,12 @@ def not_of(system: str) -> dict[str, Schema]:
 
 
 def of_data() -> Schema:
-    sha256 = pattern(f"{SHA256.pattern}|")
+    rows, sha256 = of_rule(DATA_RULES["rows"]), pattern(f"{SHA256.pattern}|")
     return block(
         {
             "source": SOURCE,
             **{key: of_rule(rule) for key, rule in DATA_RULES.items()},
-            "rows": or_auto(of_rule(DATA_RULES["rows"])),
+            "rows": or_auto(rows, rows),
             "mirrors": {"type": "array", "maxItems": MOST_MIRRORS, "items": SOURCE},
             "sha256": block(dict.fromkeys(HASHED_COLUMNS, sha256)),
         }
@@ -169,8 +169,9 @@ def if_system(system: str, then: Schema) -> Schema:
     return {"if": chosen, "then": then}
 
 
-def or_auto(schema: Schema) -> Schema:
-    return {"anyOf": [{"const": AUTO}, schema]}
+def or_auto(schema: Schema, described: Schema) -> Schema:
+    words = f"{AUTO}, {described['description']}"
+    return {"anyOf": [schema, {"const": AUTO}], "description": words}
 
 
 def pattern(whole: str) -> Schema:
