@@ -30,12 +30,19 @@ DATA_RULES = {  # of the keys of `data` that are no text
     "memory_limit_gb": Rule(kind=float, above=0.0, high=1e6),
     "allow_full_download": Rule((True, False)),
 }
-INTERVAL_RULES = {
-    "level": Rule(kind=float, above=0.0, below=1.0),
-    "draws": Rule(kind=int, low=100, high=20_000),
-    "seed": SEED_RULE,
+REPORT_RULES = {  # of the blocks that only the reports read
+    "intervals": {
+        "level": Rule(kind=float, above=0.0, below=1.0),
+        "draws": Rule(kind=int, low=100, high=20_000),
+        "seed": SEED_RULE,
+    },
+    "guard": {"margin": Rule(kind=float, low=0.0, below=1.0)},
+    "verdicts": {
+        "equivalent": Rule(kind=float, low=0.0, below=1.0),
+        "rise": Rule(kind=float, low=0.0, below=1.0),
+        "power": Rule(kind=float, low=0.5, below=1.0),
+    },
 }
-GUARD_RULES = {"margin": Rule(kind=float, low=0.0, below=1.0)}
 AUTO = "auto"
 FOLLOWING = ("elbo", "penalty")  # not `auto` at the top, yet `-S system=gmu` alone must do
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
@@ -91,6 +98,15 @@ class Guard:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """Of the claims: margins of F1 for "equivalent" and "stopped improving", and the power."""
+
+    equivalent: float
+    rise: float
+    power: float
+
+
+@dataclass(frozen=True)
 class Params:
     """params.yaml, resolved: the rows in order, the system under study, the data."""
 
@@ -99,6 +115,7 @@ class Params:
     data: DataSettings
     intervals: Intervals
     guard: Guard
+    verdicts: Verdicts
     engine: Engine
     origins: dict[str, Origins]
 
@@ -111,7 +128,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "data", "intervals", "guard", *ENGINE, *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "data", *REPORT_RULES, *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], SCALE_RULE)
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -127,8 +144,9 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         rows=resolved,
         experiment=experiment,
         data=resolve_data(tree, outs(path.with_name("dvc.yaml"), resolved)),
-        intervals=resolve_intervals(tree),
-        guard=resolve_guard(tree),
+        intervals=Intervals(**checked(tree, "intervals")),
+        guard=Guard(**checked(tree, "guard")),
+        verdicts=Verdicts(**checked(tree, "verdicts")),
         engine=Engine(**{key: tree[key] for key in ENGINE}),
         origins=origins,
     )
@@ -318,17 +336,11 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value)) or briefly(value)
 
 
-def resolve_intervals(tree: dict) -> Intervals:
-    block = tree["intervals"]
-    check_keys("intervals", block, set(INTERVAL_RULES))
-    check_values("intervals", block, INTERVAL_RULES)
-    return Intervals(**block)
-
-
-def resolve_guard(tree: dict) -> Guard:
-    check_keys("guard", tree["guard"], set(GUARD_RULES))
-    check_values("guard", tree["guard"], GUARD_RULES)
-    return Guard(**tree["guard"])
+def checked(tree: dict, name: str) -> dict:
+    """A block of the reports."""
+    check_keys(name, tree[name], set(REPORT_RULES[name]))
+    check_values(name, tree[name], REPORT_RULES[name])
+    return tree[name]
 
 
 def check_values(where: str, block: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:

@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
-from pmmo.analysis.claims import as_metrics, judge_all
+from pmmo.analysis.budget import budget, rising
+from pmmo.analysis.claims import as_metrics, judge_all, judge_steps
 from pmmo.analysis.clock import provenance
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
 from pmmo.analysis.logistic import logistic_scores
 from pmmo.analysis.post_hoc import beyond
+from pmmo.analysis.power import power
+from pmmo.analysis.power_check import check
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
 from pmmo.core.writing import write_json, write_text
@@ -32,19 +35,31 @@ def set_aside() -> None:
 
 def main(root: Path = Path()) -> None:
     settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
-    chance = settings["intervals"]
+    chance, verdicts = settings["intervals"], settings["verdicts"]
     runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
     tensors = root / "data" / "tensors"
     movies = read_movies(tensors)
     for run in runs.values():
         check_scores(run, movies)
     trained = training(runs, logistic_scores(tensors, movies), **settings["guard"])
-    evidence = Evidence(runs, movies, **chance, untrained=untrained(trained))
+    budgets = budget(runs, verdicts["rise"])
+    evidence = Evidence(
+        runs,
+        movies,
+        **chance,
+        margin=verdicts["equivalent"],
+        untrained=untrained(trained),
+        rising=rising(budgets),
+    )
     claims = judge_all(evidence)
     numbers = aggregate(runs, movies) | {
         "intervals": chance,
+        "verdicts": verdicts,
         "training": trained,
+        "budget": budgets,
         "claims": claims,
+        "steps": judge_steps(evidence),
+        "power": power(evidence, verdicts["power"]) | {"check": check(evidence)},
         "beyond": beyond(runs, movies, **chance),
     }
     reports = root / "reports"

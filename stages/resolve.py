@@ -24,6 +24,7 @@ def main() -> None:
         "rows": labels,
         "intervals": asdict(params.intervals),
         "guard": asdict(params.guard),
+        "verdicts": asdict(params.verdicts),
     }
     with growing_folder(Path("settings")) as folder:
         for settings in (*params.rows.values(), params.experiment):

@@ -49,6 +49,7 @@ def make_tiny(tree: dict) -> None:
     demo["data"]["rows"] = 120
     demo["widths"] = {"wide": 12, "narrow": 6, "base": 8}
     demo["all"] = {"epochs": 2, "batch_size": 24, "maxout_units": 8}
+    del demo["gmu"]["epochs"]
     paper = tree["scales"]["paper"]
     tree["scales"]["paper"] = deepcopy(demo) | {"data": paper["data"]}  # trained once for both
     for system in tree["systems"].values():

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/fidelity.md").read_text()
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 # the pages that this one sends a reader to, checked alike
-PAGES = ("fidelity.md", "released-code.md", "literal.md", "objectives.md", "claims.md")
+PAGES = ("fidelity.md", "released-code.md", "literal.md", "objectives.md", "claims.md", "power.md")
 SECTIONS = {"2.1": 8, "2.2": 8, "2.3": 5, "3": 3, "3.1": 19, "3.2": 11, "4": 5, "4.1": 5, "4.2": 24}
 EQUATIONS, FIGURES, TABLES = range(1, 8), range(1, 4), range(1, 3)
 

@@ -26,7 +26,7 @@ from pmmo.config.settings import (
 )
 from pmmo.core.errors import PmmoError
 from pmmo.core.stage import show_as_changed
-from pmmo.params import load_params, read_yaml
+from pmmo.params import Verdicts, load_params, read_yaml
 
 ROOT = Path(__file__).parents[1]
 TREE = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -76,7 +76,7 @@ def test_the_repositorys_file():
         assert row.name == name
         assert row.label == TREE["variants"][name]["label"]
         assert row.cycles == 5
-        assert row.epochs == 20
+        assert row.epochs == (40 if row.system == "gmu" else 20)
         for key, (_, systems) in tunable().items():
             assert (getattr(row, key) is not None) == (row.system in systems)
             if key != "system" and row.system in systems:
@@ -92,6 +92,7 @@ def test_the_repositorys_file():
     assert params.data.source == "synthetic"
     assert params.data.rows == 2600
     assert params.intervals.level == 0.95
+    assert params.verdicts == Verdicts(equivalent=0.005, rise=0.01, power=0.8)
 
 
 def test_layers_and_where_values_come_from(tmp_path):
@@ -208,6 +209,9 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("intervals.draws", 99, "a whole number >= 100"),
     ("intervals.seed", None, "a whole number >= 0"),
     ("guard.margin", 1.0, "a number >= 0 and < 1"),
+    ("verdicts.equivalent", -0.1, "a number >= 0 and < 1"),
+    ("verdicts.rise", "little", "a number >= 0 and < 1"),
+    ("verdicts.power", 0.4, "a number >= 0.5 and < 1"),
     ("variants.gmu.width", "abc", "wide, narrow, base"),
     ("variants.gmu.system", "nn", "pmmo, mmo, gmu or released"),
     ("variants.pmmo-v1.elbo", "v9", "v1, v2 or kl"),

@@ -1,36 +1,51 @@
 """The paper's claims, each with a paired interval and a verdict; docs/claims.md defines them.
 
 A claim states that a quantity lies above a threshold. It *holds* if the whole interval lies above
-the threshold, *does not hold* if the whole interval lies below, and is *undecided* if the interval
-covers the threshold. A claim about a variant that params.yaml leaves out is *not run*.
-A claim that rests on a variant that did not train (`guard.py`) is *not decidable*.
+the threshold, and *does not hold* if the whole interval lies below. If the interval covers the
+threshold, the two rows are *equivalent* where it lies within the margin of `verdicts` in
+params.yaml, and the claim is *undecided* otherwise. A claim about a variant that params.yaml leaves
+out is *not run*. A claim that rests on a variant that did not train (`guard.py`) is *not
+decidable*.
+
+A verdict's p-value is the smallest 1 - level at which the claim's own interval decides: at
+`intervals.level` a claim is decided exactly where its p-value is at most 1 - level. Holm's
+correction takes the claims together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from pmmo.analysis.comparisons import (
     BASELINE,
     BEST,
     UNREGULARISED,
+    Differences,
     Evidence,
-    cost_ratio,
     difference,
     earlier,
     every_average,
-    genres_won,
+    every_genre,
+    least,
+    log_cost,
     lowest,
     overfits,
+    ratio,
     weak_genres,
+    won,
 )
 from pmmo.analysis.intervals import Interval
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
 
-HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided", "not run"
+HOLDS, FAILS, EQUIVALENT = "holds", "does not hold", "equivalent"
+UNDECIDED, NOT_RUN = "undecided", "not run"
 UNTRAINED = "not decidable: a row did not train"
+UNKNOWN = Interval(np.nan, -np.inf, np.inf)
+LEAST_P = 1e-9  # below it a p-value is not told apart
 
 
 @dataclass(frozen=True)
@@ -43,7 +58,9 @@ class Claim:
     measure: str  # description of the number
     unit: str  # F1 | genres | epochs | ratio
     needs: tuple[str, ...]
-    interval: Callable[[Evidence], Interval]
+    differences: Callable[[Evidence], Differences | None]  # in favour of the claim
+    summary: Callable[[Differences, float, int], Interval] = least
+    split: str = "test"  # whose movies it is measured on
     uses: tuple[str, ...] = ()  # variants that it uses if they were run
     paper: float | None = None  # the paper's number, if it prints one
     threshold: Callable[[Evidence], float] = lambda evidence: 0.0
@@ -64,11 +81,19 @@ def higher(
         "F1",
         (better, worse),
         partial(difference, better=better, worse=worse, split=split),
+        split=split,
         paper=round(printed[0] - printed[1], 3) if len(printed) == 2 else None,
     )
 
 
 CLAIMS = (
+    higher(
+        "pmmo-beats-mmo",
+        "Variational inference adds: PM+MO scores higher than M+MO",
+        BEST,
+        "mmo",
+        "section 4.2",
+    ),
     higher("pmmo-beats-gmu", "PM+MO scores higher than the GMU", BEST, BASELINE, "Table 1"),
     Claim(
         "pmmo-beats-gmu-all-scores",
@@ -93,7 +118,8 @@ CLAIMS = (
         "genres won",
         "genres",
         (BEST, BASELINE),
-        genres_won,
+        every_genre,
+        won,
         paper=paper.GENRES_WON,
         threshold=lambda evidence: len(evidence.movies.genres) / 2,
     ),
@@ -144,6 +170,7 @@ CLAIMS = (
         "F1",
         (BASELINE, UNREGULARISED),
         overfits,
+        split="dev",
     ),
     higher(
         "unregularised-lower",
@@ -161,6 +188,7 @@ CLAIMS = (
         "epochs",
         (BASELINE, UNREGULARISED),
         earlier,
+        split="dev",
     ),
     Claim(
         "pmmo-epoch-costs-more",
@@ -169,26 +197,65 @@ CLAIMS = (
         "ratio of seconds per epoch",
         "ratio",
         (BEST, BASELINE),
-        cost_ratio,
+        log_cost,
+        ratio,
         paper=round(paper.SECONDS_PER_EPOCH[BEST] / paper.SECONDS_PER_EPOCH[BASELINE], 2),
         threshold=lambda evidence: 1.0,
         timed=True,
     ),
 )
+# What adds what: from the GMU to PM+MO, one change at a time. A step has the form of a claim and is
+# judged as one, but only the last two are also claims of the paper.
+STEPS = (
+    higher("wide-layers", "Wide layers add to the GMU", "gmu-wide", BASELINE, "–"),
+    higher("second-objective", "The second module and objective add to that", "mmo", "gmu-wide"),
+    higher("variational-inference", "Variational inference adds to that", BEST, "mmo"),
+    higher("all-steps", "All three together", BEST, BASELINE),
+)
 
 
-def verdict(interval: Interval, threshold: float, strict: bool = True) -> str:
-    """The verdict from the position of the interval relative to the threshold."""
+def verdict(interval: Interval, threshold: float, strict: bool = True, margin: float = 0.0) -> str:
+    """The verdict from the position of the interval relative to the threshold and the margin."""
     if interval.low > threshold or (not strict and interval.low == threshold):
         return HOLDS
-    return FAILS if interval.high < threshold else UNDECIDED
+    if interval.high < threshold:
+        return FAILS
+    # an interval without width is of rows that nothing could tell apart, such as scores of zero
+    inside = threshold - margin < interval.low < interval.high < threshold + margin
+    return EQUIVALENT if inside else UNDECIDED
+
+
+def p_value(decided: Callable[[float], bool]) -> float:
+    """The smallest 1 - level at which the interval decides, of LEAST_P to 1.
+
+    Intervals at lower levels lie inside those at higher ones, so one that decides goes on to.
+    """
+    low, high = LEAST_P, 1 - LEAST_P
+    if not decided(1 - high):
+        return 1.0
+    while high / low > 1 + 1e-6:
+        middle = np.sqrt(low * high)
+        low, high = (low, middle) if decided(1 - middle) else (middle, high)
+    return float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: those at most x are all right with probability 1 - x or more.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is below one before.
+    """
+    order = np.argsort(p_values)
+    raised = np.asarray(p_values)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return adjusted.tolist()
 
 
 def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
-    """The measured number, interval and verdict of one claim."""
+    """The measured number, interval, verdict and p-value of one claim."""
     absent = [name for name in claim.needs if name not in evidence.runs]
-    rests_on = dict.fromkeys((*claim.needs, *claim.uses))
-    untrained = [name for name in rests_on if name in evidence.untrained and not claim.timed]
+    rests_on = () if claim.timed else tuple(dict.fromkeys((*claim.needs, *claim.uses)))
+    untrained = [name for name in rests_on if name in evidence.untrained]
     stated = {
         "key": claim.key,
         "statement": claim.statement,
@@ -198,28 +265,52 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         "paper": claim.paper,
         "absent": absent,
         "untrained": untrained,
+        "rising": [name for name in rests_on if name in evidence.rising],
     }
     if absent:
-        unknown = dict.fromkeys(("threshold", "ours", "low", "high"))
+        unknown = dict.fromkeys(("threshold", "ours", "low", "high", "p"))
         return stated | unknown | {"verdict": NOT_RUN}
-    interval, threshold = claim.interval(evidence), claim.threshold(evidence)
+    found, threshold = claim.differences(evidence), claim.threshold(evidence)
+    margin = evidence.margin if claim.unit == "F1" else 0.0
+
+    def at(level: float) -> Interval:
+        return UNKNOWN if found is None else claim.summary(found, level, evidence.seed)
+
+    def word(interval: Interval) -> str:
+        return verdict(interval, threshold, claim.strict, margin)
+
+    interval = at(evidence.level)
+    judged = not (untrained or claim.timed)
     return stated | {
         "threshold": threshold,
         "ours": interval.estimate,
         "low": interval.low,
         "high": interval.high,
-        "verdict": UNTRAINED if untrained else verdict(interval, threshold, claim.strict),
+        "p": p_value(lambda level: word(at(level)) != UNDECIDED) if judged else None,
+        "verdict": UNTRAINED if untrained else word(interval),
     }
 
 
-def judge_all(evidence: Evidence) -> list[dict[str, object]]:
-    """Every claim, in the paper's order."""
-    return [judge(claim, evidence) for claim in CLAIMS if not claim.timed]
+def judge_all(evidence: Evidence) -> list[dict[str, Any]]:
+    """Every claim, the central one first; those that are judged also with Holm's correction."""
+    judged = [judge(claim, evidence) for claim in CLAIMS if not claim.timed]
+    together = [claim for claim in judged if claim["p"] is not None]
+    adjusted = iter(holm([claim["p"] for claim in together]))
+    for claim in judged:
+        claim["p_holm"] = None if claim["p"] is None else next(adjusted)
+        decided = claim["p_holm"] is None or claim["p_holm"] <= 1 - evidence.level
+        claim["verdict_holm"] = claim["verdict"] if decided else UNDECIDED
+    return judged
 
 
-def judge_timed(evidence: Evidence) -> list[dict[str, object]]:
+def judge_timed(evidence: Evidence) -> list[dict[str, Any]]:
     """Every claim that the clock decides."""
     return [judge(claim, evidence) for claim in CLAIMS if claim.timed]
+
+
+def judge_steps(evidence: Evidence) -> list[dict[str, Any]]:
+    """What each step from the GMU to PM+MO adds."""
+    return [judge(step, evidence) for step in STEPS]
 
 
 def as_metrics(judged: list[dict]) -> dict[str, dict[str, object]]:

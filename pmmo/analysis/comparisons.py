@@ -1,6 +1,7 @@
-"""Paired differences between runs, and the interval of each measure that a claim needs.
+"""Paired differences between runs: what each claim measures, on the movies and on resamplings.
 
-Shapes: B bootstrap draws, C cycles, G genres. Score axes (4 + G): AVERAGES, then genres.
+Shapes: B bootstrap draws, C cycles, J differences, G genres. Score axes (4 + G): AVERAGES, then
+genres.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,9 +13,11 @@ from pmmo.analysis.intervals import (
     DRAWS,
     LEVEL,
     Interval,
+    Parts,
     Spread,
     f1_draws,
     f1_points,
+    parts,
     resample,
     smallest,
     two_way,
@@ -27,7 +30,27 @@ from pmmo.published import paper
 WEIGHTED = AVERAGES.index("weighted")
 BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
 WEAK = 0.5  # section 4.2: genres with a GMU F1 of less than 0.5
-UNKNOWN = Interval(np.nan, -np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """J paired differences in favour of a claim: points (C, J) and draws (B, C, J)."""
+
+    points: np.ndarray
+    draws: np.ndarray
+
+    def smallest(self) -> "Differences":
+        """The one with the smallest mean over cycles, (C, 1) and (B, C, 1)."""
+        place = self.points.mean(axis=0).argmin()
+        return Differences(self.points[:, [place]], self.draws[:, :, [place]])
+
+    def spread(self) -> Spread:
+        """Their means over cycles with errors, (J,)."""
+        return two_way(self.points, self.draws)
+
+    def parts(self) -> Parts:
+        """The variances of each by source of chance, (J,)."""
+        return parts(self.points, self.draws)
 
 
 @dataclass
@@ -39,7 +62,10 @@ class Evidence:
     level: float = LEVEL
     draws: int = DRAWS
     seed: int = 0
+    margin: float = 0.0  # of F1: two rows closer than this are equivalent
     untrained: Collection[str] = ()  # rows that did not train (guard.py)
+    rising: Collection[str] = ()  # rows that had not stopped improving (budget.py)
+    part: Mapping[str, np.ndarray] = field(default_factory=dict)  # split -> movies; default: all
     weights: dict = field(default_factory=dict)  # split -> (B, N)
     scores: dict = field(default_factory=dict)  # (row, split) -> points, draws
 
@@ -47,9 +73,11 @@ class Evidence:
         """Points (C, 4 + G) and draws (B, C, 4 + G) of one variant; all share the resamplings."""
         if (name, split) not in self.scores:
             truth, run = self.movies.truth(split), self.runs[name]
+            predicted = run.probabilities(split) > run.threshold  # (C, N, G)
+            if split in self.part:
+                truth, predicted = truth[self.part[split]], predicted[:, self.part[split]]
             if split not in self.weights:
                 self.weights[split] = resample(len(truth), self.draws, self.seed)
-            predicted = run.probabilities(split) > run.threshold
             self.scores[name, split] = (
                 f1_points(truth, predicted),
                 f1_draws(self.weights[split], truth, predicted),
@@ -63,47 +91,49 @@ class Evidence:
         return points - base_points, draws - base_draws
 
 
-def over_cycles(points: np.ndarray) -> Spread:
-    """The spread of a quantity (C, ...) that does not depend on test movies."""
-    return two_way(points, np.stack([points, points]))
+def of_cycles(points: np.ndarray) -> Differences:
+    """A quantity (C,) that does not depend on test movies."""
+    return Differences(points[:, None], np.stack([points, points])[:, :, None])
 
 
-def difference(evidence: Evidence, better: str, worse: str, split: str) -> Interval:
+def difference(evidence: Evidence, better: str, worse: str, split: str = "test") -> Differences:
     """Weighted F1 of one variant minus another's."""
     points, draws = evidence.gap(better, worse, split)
-    return two_way(points[:, WEIGHTED], draws[:, :, WEIGHTED]).interval(evidence.level)
+    return Differences(points[:, [WEIGHTED]], draws[:, :, [WEIGHTED]])
 
 
-def every_average(evidence: Evidence) -> Interval:
-    """The smallest of the four F-score differences, PM+MO minus GMU."""
+def every_average(evidence: Evidence) -> Differences:
+    """The four F-score differences, PM+MO minus GMU."""
     points, draws = evidence.gap(BEST, BASELINE)
-    return smallest(two_way(points[:, :4], draws[:, :, :4]), evidence.level)
+    return Differences(points[:, :4], draws[:, :, :4])
 
 
-def genres_won(evidence: Evidence) -> Interval:
-    """The number of genres on which PM+MO has a higher F1."""
+def every_genre(evidence: Evidence) -> Differences:
+    """The difference on each genre, PM+MO minus GMU."""
     points, draws = evidence.gap(BEST, BASELINE)
-    return wins(points[:, 4:], draws[:, :, 4:], evidence.level, evidence.seed)
+    return Differences(points[:, 4:], draws[:, :, 4:])
 
 
-def weak_genres(evidence: Evidence) -> Interval:
-    """The smallest difference over genres on which the GMU's mean F1 is below 0.5."""
+def weak_genres(evidence: Evidence) -> Differences | None:
+    """The differences on genres on which the GMU's mean F1 is below 0.5; None without any."""
     weak = evidence.f1(BASELINE)[0][:, 4:].mean(axis=0) < WEAK  # (G,)
-    if not weak.any():
-        return UNKNOWN
-    points, draws = evidence.gap(BEST, BASELINE)
-    return smallest(two_way(points[:, 4:][:, weak], draws[:, :, 4:][:, :, weak]), evidence.level)
+    genres = every_genre(evidence)
+    return Differences(genres.points[:, weak], genres.draws[:, :, weak]) if weak.any() else None
 
 
-def lowest(evidence: Evidence, name: str) -> Interval:
-    """The smallest difference of another variant of Table 2 minus `name`, by weighted F1."""
+def lowest(evidence: Evidence, name: str) -> Differences | None:
+    """Each other variant of Table 2 minus `name`, by weighted F1; None where none was run."""
     others = [row for row in paper.TABLE2 if row != name and row in evidence.runs]
-    if not others:
-        return UNKNOWN
-    gaps = [evidence.gap(row, name) for row in others]
-    points = np.stack([points[:, WEIGHTED] for points, _ in gaps], axis=1)  # (C, rows)
-    draws = np.stack([draws[:, :, WEIGHTED] for _, draws in gaps], axis=2)  # (B, C, rows)
-    return smallest(two_way(points, draws), evidence.level)
+    gaps = [difference(evidence, row, name) for row in others]
+    return stacked(gaps) if gaps else None
+
+
+def stacked(gaps: Collection[Differences]) -> Differences:
+    """The differences of all."""
+    return Differences(
+        np.concatenate([gap.points for gap in gaps], axis=1),
+        np.concatenate([gap.draws for gap in gaps], axis=2),
+    )
 
 
 def best_epochs(run: Run) -> np.ndarray:
@@ -111,12 +141,10 @@ def best_epochs(run: Run) -> np.ndarray:
     return np.array([cycle.best_epoch for cycle in run.cycles], dtype=float)
 
 
-def earlier(evidence: Evidence) -> Interval:
+def earlier(evidence: Evidence) -> Differences:
     """The number of epochs by which the unregularised GMU peaks before the GMU."""
     runs = evidence.runs
-    return over_cycles(best_epochs(runs[BASELINE]) - best_epochs(runs[UNREGULARISED])).interval(
-        evidence.level
-    )
+    return of_cycles(best_epochs(runs[BASELINE]) - best_epochs(runs[UNREGULARISED]))
 
 
 def train_scores(run: Run) -> np.ndarray:
@@ -125,27 +153,42 @@ def train_scores(run: Run) -> np.ndarray:
     return np.array([curves.loc[(cycle.cycle, cycle.best_epoch)] for cycle in run.cycles])
 
 
-def overfits(evidence: Evidence) -> Interval:
-    """The gap between train and dev weighted F1 of the unregularised GMU, minus the GMU's."""
+def overfits(evidence: Evidence) -> Differences | None:
+    """The gap between train and dev weighted F1 of the unregularised GMU, minus the GMU's.
+
+    None where the train score was not recorded.
+    """
     train = train_scores(evidence.runs[UNREGULARISED]) - train_scores(evidence.runs[BASELINE])
     if np.isnan(train).any():
-        return UNKNOWN
-    points, draws = evidence.gap(UNREGULARISED, BASELINE, "dev")
-    return two_way(train - points[:, WEIGHTED], train - draws[:, :, WEIGHTED]).interval(
-        evidence.level
-    )
+        return None
+    dev = difference(evidence, UNREGULARISED, BASELINE, "dev")
+    return Differences(train[:, None] - dev.points, train[:, None] - dev.draws)
 
 
-def cost_ratio(evidence: Evidence) -> Interval:
-    """Seconds per epoch of PM+MO divided by the GMU's (geometric mean over cycles)."""
+def log_cost(evidence: Evidence) -> Differences:
+    """Log seconds per epoch of PM+MO minus the GMU's."""
     ours, base = (
         np.log(np.array(evidence.runs[name].environment["seconds_per_epoch"], dtype=float))
         for name in (BEST, BASELINE)
     )
-    interval = over_cycles(ours - base).interval(evidence.level)
+    return of_cycles(ours - base)
+
+
+# What a claim says of its differences: (differences, level, seed) -> the number and its interval.
+
+
+def least(found: Differences, level: float, seed: int) -> Interval:
+    """The smallest of the differences."""
+    return smallest(found.spread(), level)
+
+
+def won(found: Differences, level: float, seed: int) -> Interval:
+    """The number of differences above zero."""
+    return wins(found.points, found.draws, level, seed)
+
+
+def ratio(found: Differences, level: float, seed: int) -> Interval:
+    """The ratio (geometric mean over cycles) whose logarithm is measured."""
+    log = least(found, level, seed)
     with np.errstate(over="ignore"):
-        return Interval(
-            float(np.exp(interval.estimate)),
-            float(np.exp(interval.low)),
-            float(np.exp(interval.high)),
-        )
+        return Interval(*(float(np.exp(end)) for end in (log.estimate, log.low, log.high)))

@@ -9,8 +9,9 @@ would be tested. With the difference of cycle k written as
 the mean over C cycles has variance (var a + var c) / C + var b. The sample variance of the d_k
 estimates var a + var c, with C - 1 degrees of freedom. A bootstrap over movies, with the same
 resampled movies in every cycle and variant, gives b and c: its covariance between two cycles is
-var b, and its variance within one is var b + var c. `two_way` adds the parts and uses Student's t
-with Satterthwaite's degrees of freedom; docs/claims.md has the reasoning and the coverage.
+var b, and its variance within one is var b + var c. `Parts` has the three, and `two_way` adds them
+and uses Student's t with Satterthwaite's degrees of freedom; docs/claims.md has the reasoning and
+the coverage.
 
 Shapes: B bootstrap draws, C cycles, N movies, G genres; `...` any further axes.
 """
@@ -95,6 +96,35 @@ def f1_points(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return f1_draws(np.ones((1, len(truth)), np.float32), truth, predicted)[0]
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Estimated variances of the difference of one cycle, by source of chance, each (...).
+
+    Estimates may be below zero, so that their means are right; `floored` is for use.
+    """
+
+    cycles: np.ndarray  # var a
+    movies: np.ndarray  # var b
+    both: np.ndarray  # var c
+
+    def floored(self) -> "Parts":
+        """The same without negative variances."""
+        return Parts(*(np.maximum(part, 0) for part in (self.cycles, self.movies, self.both)))
+
+
+def parts(cycles: np.ndarray, draws: np.ndarray) -> Parts:
+    """The parts of differences (C, ...) of C >= 2 cycles with their `draws` (B, C, ...)."""
+    count = len(cycles)
+    of_mean = draws.mean(axis=1).var(axis=0, ddof=1)  # var b + var c / C
+    within = draws.var(axis=0, ddof=1).mean(axis=0)  # var b + var c
+    both = (within - of_mean) * count / (count - 1)  # var c
+    return Parts(
+        cycles=cycles.var(axis=0, ddof=1) - both,
+        movies=of_mean - both / count,
+        both=both,
+    )
+
+
 def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
     """The mean over cycles of `cycles` (C, ...), with its error from both cycles and movies.
 
@@ -105,13 +135,10 @@ def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
     mean = cycles.mean(axis=0)
     if count == 1:
         return Spread(mean, np.full(mean.shape, np.inf), np.ones(mean.shape))
-    of_mean = draws.mean(axis=1).var(axis=0, ddof=1)  # var b + var c / C
-    within = draws.var(axis=0, ddof=1).mean(axis=0)  # var b + var c
-    both = np.maximum(within - of_mean, 0) / (count - 1)  # var c / C
-    movies = np.maximum(of_mean - both, 0)  # var b
-    seeds = cycles.var(axis=0, ddof=1) / count  # (var a + var c) / C
-    # the bootstrap estimate of var c is a lower bound: five cycles estimate it poorly
-    variance = movies + np.maximum(seeds, both)
+    # floored: of var c the bootstrap knows more than so few cycles do, so it is not undercut
+    found = parts(cycles, draws).floored()
+    variance = found.movies + (found.cycles + found.both) / count
+    seeds = cycles.var(axis=0, ddof=1) / count  # the part with C - 1 degrees of freedom
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = (count - 1) * np.where(seeds > 0, (variance / seeds) ** 2, np.inf)
     return Spread(mean, np.sqrt(variance), freedom)

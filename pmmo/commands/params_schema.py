@@ -13,13 +13,12 @@ from pmmo.params import (
     AUTO,
     DATA_RULES,
     FOLLOWING,
-    GUARD_RULES,
     HASHED_COLUMNS,
     IN_FILE,
-    INTERVAL_RULES,
     LONGEST_LABEL,
     LONGEST_SOURCE,
     MOST_MIRRORS,
+    REPORT_RULES,
     ROW_NAME,
     SCALE_RULE,
     SCALES,
@@ -57,8 +56,7 @@ def of_file() -> Schema:
         "system": ref("system"),
         **{key: or_auto(ref(key), settings[key]) for key in settings if key != "system"},
         "data": of_data(),
-        "intervals": block({key: of_rule(rule) for key, rule in INTERVAL_RULES.items()}),
-        "guard": block({key: of_rule(rule) for key, rule in GUARD_RULES.items()}),
+        **{name: block(of_rules(rules)) for name, rules in REPORT_RULES.items()},
         "scales": block({scale: ref("sizes") for scale in SCALES}),
         "systems": block({system: ref(f"{system}_settings") for system in SYSTEMS}),
         "variants": {
@@ -97,6 +95,10 @@ def of_rule(rule: Rule) -> Schema:
     return (kinds[0] if len(kinds) == 1 else {"anyOf": kinds}) | {"description": str(rule)}
 
 
+def of_rules(rules: dict[str, Rule]) -> dict[str, Schema]:
+    return {key: of_rule(rule) for key, rule in rules.items()}
+
+
 def of_setting(key: str, rule: Rule, systems: tuple[str, ...]) -> Schema:
     schema = of_rule(IN_FILE.get(key, rule))
     if systems != SYSTEMS:
@@ -127,7 +129,7 @@ def of_data() -> Schema:
     return block(
         {
             "source": SOURCE,
-            **{key: of_rule(rule) for key, rule in DATA_RULES.items()},
+            **of_rules(DATA_RULES),
             "rows": or_auto(rows, rows),
             "mirrors": {"type": "array", "maxItems": MOST_MIRRORS, "items": SOURCE},
             "sha256": block(dict.fromkeys(HASHED_COLUMNS, sha256)),

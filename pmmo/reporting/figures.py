@@ -14,6 +14,7 @@ from pmmo.reporting.drawing_text import fonts_for
 from pmmo.reporting.formats import csv_text, source
 from pmmo.reporting.paper_figures import differences, figure1, figure2, figure3
 from pmmo.reporting.style import PNG_DPI, STYLE, Drawn, smaller_png, smaller_svg, stand_ins
+from pmmo.reporting.verdict_figures import power
 
 FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
     "figure1": figure1,
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
     "reliability": reliability,
     "gates": gates,
     "differences": differences,
+    "power": power,
 }
 
 

@@ -120,7 +120,8 @@ def numeric(table: Table) -> list[bool]:
     """Which columns have numbers, which are right-aligned."""
     starts = tuple("0123456789+−–")
     return [
-        column > 0 and all(row[column].startswith((*starts, "not run")) for row in table.rows)
+        column > 0
+        and all(row[column].startswith((*starts, "not run", "none")) for row in table.rows)
         for column in range(len(table.header))
     ]
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pmmo.core.text import printable
 from pmmo.reporting.formats import Table, hardware, is_synthetic, numeric, provenance, source
 from pmmo.reporting.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, PAPER, RED
-from pmmo.reporting.tables import VERDICTS
+from pmmo.reporting.verdict_tables import VERDICTS
 
 TEMPLATE = "page.html.j2"
 SOURCES = ("pmmo", "stages", "params.yaml", "dvc.yaml", "requirements-run.txt")
@@ -33,6 +33,7 @@ ALT = {
     "reliability": "Observed frequency against forecast probability for every row",
     "gates": "Mean gate by genre, and scores without the text or the image",
     "differences": "Differences with intervals beside the paper's differences",
+    "power": "The smallest difference that each number of cycles shows, beside the paper's",
 }
 
 

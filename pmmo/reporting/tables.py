@@ -1,4 +1,5 @@
-"""Make the tables of the reports from the aggregated numbers."""
+"""The tables of the reports, from the aggregated numbers; those behind verdicts are in
+`verdict_tables.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,29 +12,13 @@ from pmmo.reporting.formats import (
     Table,
     hardware,
     interval,
-    is_synthetic,
     number,
     row_label,
     spread,
 )
+from pmmo.reporting.verdict_tables import budget, claims, power, power_check, steps
 
 NOT_RUN = "not run"
-DIGITS = {"F1": 3, "genres": 0, "epochs": 1, "ratio": 2}
-VERDICTS = {  # verdict -> its words in a count of several claims
-    "holds": "hold",
-    "does not hold": "do not hold",
-    "undecided": "undecided",
-    "not decidable: a row did not train": "not decidable",
-    "not run": "not run",
-}
-CLAIM_FACTS = (
-    *("key", "statement", "where", "measure", "unit", "paper"),
-    *("ours", "low", "high", "threshold", "verdict"),
-)
-SYNTHETIC_VERDICTS = (
-    "The data is synthetic: these verdicts say that the pipeline works, and nothing about the "
-    "paper."
-)
 
 
 def score_rows(
@@ -131,51 +116,6 @@ table_released = score_table(
     lambda numbers: ([name for name in numbers["variants"] if name not in paper.ROWS], {}),
     ("The paper prints no F-scores for these rows.",),
 )
-
-
-def claims(numbers: Mapping) -> Table:
-    """Each claim of the paper with its measure, interval and verdict."""
-    rows, facts = [], []
-    for claim in numbers["claims"]:
-        digits, sign = DIGITS[claim["unit"]], claim["unit"] in ("F1", "epochs")
-        bounds = interval(claim, 1 if claim["unit"] == "genres" else digits, sign)
-        absent = f" (absent: {', '.join(claim['absent'])})" if claim["absent"] else ""
-        if claim["untrained"]:
-            absent += f" ({UNTRAINED}: {', '.join(claim['untrained'])})"
-        rows.append(
-            (
-                claim["statement"] + absent,
-                claim["verdict"],
-                number(claim["ours"], digits, sign),
-                bounds,
-                number(claim["paper"], digits, sign),
-                claim["measure"],
-                claim["where"],
-            )
-        )
-        facts.append({key: claim[key] for key in CLAIM_FACTS})
-    tally = [
-        f"{sum(c['verdict'] == verdict for c in numbers['claims'])} {plural}"
-        for verdict, plural in VERDICTS.items()
-    ]
-    notes: tuple[str, ...] = (
-        f"Verdicts: {', '.join(tally)}.",
-        f"A claim holds when its whole {numbers['intervals']['level']:.0%} interval lies above 0 "
-        "(genres: above half of them), does not hold when it lies below, and is undecided "
-        "otherwise; one that rests on a row that did not train is not decidable. Differences are "
-        "paired by movie and by cycle; the interval covers "
-        "both sources of chance. Definitions: docs/claims.md.",
-    )
-    if is_synthetic(numbers):
-        notes = (SYNTHETIC_VERDICTS, *notes)
-    return Table(
-        "claims",
-        "The paper's claims",
-        ("Claim", "Verdict", "Ours", "Interval", "Paper", "Measure", "Where"),
-        tuple(rows),
-        pd.DataFrame(facts),
-        notes,
-    )
 
 
 def calibration(numbers: Mapping) -> Table:
@@ -348,4 +288,7 @@ def beyond(numbers: Mapping) -> Table:
     )
 
 
-TABLES = (claims, table1, table2, table_released, calibration, gate, beyond, costs)
+TABLES = (
+    *(claims, steps, power, power_check, table1, table2, table_released),
+    *(budget, calibration, gate, beyond, costs),
+)

@@ -131,6 +131,7 @@ def test_a_claim_that_rests_on_a_row_that_did_not_train_is_not_decidable(root, r
     for claim in judged.values():
         assert (claim["verdict"] == UNTRAINED) == bool(claim["untrained"])
     assert {key for key, claim in judged.items() if not claim["untrained"]} == {
+        "pmmo-beats-mmo",
         "3000-beats-1024",
         "kl-l2-beats-v2-l2",
         "l2-helps-kl",

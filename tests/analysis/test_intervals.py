@@ -72,22 +72,22 @@ def test_one_cycle_says_nothing_about_other_seeds():
     assert (won.estimate, won.low, won.high) == (7, 0, 7)
 
 
-def trained(rng, truth, skill, by_cycle, by_movie, by_both):
+def trained(rng, truth, cycles, skill, by_cycle, by_movie, by_both):
     """Guesses (C, N, G) of a row: its skill varies by cycle, by movie and by both."""
-    shape = (CYCLES, *truth.shape)
-    skills = skill + by_cycle * rng.standard_normal((CYCLES, 1, 1))
+    shape = (cycles, *truth.shape)
+    skills = skill + by_cycle * rng.standard_normal((cycles, 1, 1))
     noise = by_movie * rng.standard_normal(truth.shape) + by_both * rng.standard_normal(shape)
     return skills * (2.0 * truth - 1) + noise > 0.2
 
 
-def simulate(mix, skills=(1.0, 1.0), repetitions=400, movies=300, seed=0):
+def simulate(mix, skills=(1.0, 1.0), repetitions=400, movies=300, seed=0, cycles=CYCLES):
     """Estimates and bounds of the weighted F1 difference of two rows, repeated."""
     rng = np.random.default_rng(seed)
     weights = resample(movies, 200, seed)
     found = []
     for _ in range(repetitions):
         truth = (rng.random((movies, 3)) < (0.5, 0.3, 0.15)).astype(np.uint8)
-        pair = [trained(rng, truth, skill, *mix) for skill in skills]
+        pair = [trained(rng, truth, cycles, skill, *mix) for skill in skills]
         points = np.subtract(*(f1_points(truth, guess) for guess in pair))
         draws = np.subtract(*(f1_draws(weights, truth, guess) for guess in pair))
         column = AVERAGES.index("weighted")
@@ -111,6 +111,11 @@ def test_95_percent_intervals_cover_two_equal_rows(mix):
     _, low, high = simulate(mix)
     covered = ((low <= 0) & (high >= 0)).mean()
     assert 0.92 <= covered <= 0.98
+
+
+def test_95_percent_intervals_cover_at_thirty_cycles():
+    _, low, high = simulate(MIXES["all"], movies=200, cycles=30)
+    assert 0.92 <= ((low <= 0) & (high >= 0)).mean() <= 0.98
 
 
 def test_95_percent_intervals_cover_two_different_rows():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pmmo.analysis.claims import judge_all
-from pmmo.analysis.comparisons import Evidence, difference
-from pmmo.analysis.intervals import two_way
+from pmmo.analysis.comparisons import Evidence, difference, least
+from pmmo.analysis.intervals import Interval, two_way
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.names import AVERAGES
 from tests.fake_runs import VARIANTS, write_all
@@ -24,14 +24,18 @@ def evidence(tmp_path_factory):
     )
 
 
+def interval(evidence: Evidence, better: str, worse: str) -> Interval:
+    return least(difference(evidence, better, worse), evidence.level, evidence.seed)
+
+
 def test_a_row_minus_itself_is_zero_without_doubt(evidence):
-    interval = difference(evidence, "gmu", "gmu", "test")
-    assert (interval.estimate, interval.low, interval.high) == (0, 0, 0)
+    itself = interval(evidence, "gmu", "gmu")
+    assert (itself.estimate, itself.low, itself.high) == (0, 0, 0)
 
 
 def test_swapping_two_rows_turns_the_interval_around(evidence):
-    one = difference(evidence, "pmmo-kl-l2", "gmu", "test")
-    other = difference(evidence, "gmu", "pmmo-kl-l2", "test")
+    one = interval(evidence, "pmmo-kl-l2", "gmu")
+    other = interval(evidence, "gmu", "pmmo-kl-l2")
     assert (one.estimate, one.low, one.high) == pytest.approx(
         (-other.estimate, -other.high, -other.low)
     )
@@ -39,7 +43,7 @@ def test_swapping_two_rows_turns_the_interval_around(evidence):
 
 def test_pairing_takes_out_what_the_rows_share(evidence):
     # the movies' difficulty is shared by all rows of tests/fake_runs.py
-    paired = difference(evidence, "pmmo-kl-l2", "gmu", "test")
+    paired = interval(evidence, "pmmo-kl-l2", "gmu")
     points, draws = evidence.f1("pmmo-kl-l2")
     base_points, base_draws = evidence.f1("gmu")
     draws = draws[::-1]  # other movies than the baseline's
@@ -49,10 +53,10 @@ def test_pairing_takes_out_what_the_rows_share(evidence):
     assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
 
 
-def test_the_sixteen_verdicts_are_words_that_dvc_can_show(evidence):
+def test_the_seventeen_verdicts_are_words_that_dvc_can_show(evidence):
     judged = judge_all(evidence)
-    assert len(judged) == len({claim["key"] for claim in judged}) == 16
-    allowed = {"holds", "does not hold", "undecided", "not run"}
+    assert len(judged) == len({claim["key"] for claim in judged}) == 17
+    allowed = {"holds", "does not hold", "equivalent", "undecided", "not run"}
     assert {claim["verdict"] for claim in judged} <= allowed
     assert json.dumps([claim["verdict"] for claim in judged])
     assert all(np.isfinite(claim["ours"]) for claim in judged)

@@ -60,6 +60,7 @@ def root(tmp_path_factory) -> Path:
                 "rows": dict(ROWS),
                 "intervals": {"level": 0.95, "draws": 100, "seed": 0},
                 "guard": {"margin": 0.03},
+                "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
             }
         )
     )

@@ -23,15 +23,20 @@ from pmmo.reporting.formats import number, to_markdown
 from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import revision
 from pmmo.reporting.tables import table1, table2
+from pmmo.reporting.verdict_tables import claims, power
 from stages import aggregate, report
 from tests.fake_runs import VARIANTS, write_all
 
 MOVIES, CYCLES = 500, 5
-INTERVALS = {"level": 0.95, "draws": 300, "seed": 0}
+CHANCE = {
+    "intervals": {"level": 0.95, "draws": 300, "seed": 0},
+    "guard": {"margin": 0.03},
+    "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
+}
 
 
 def write_params(root: Path, variants) -> None:
-    settings = {"rows": dict(variants), "intervals": INTERVALS, "guard": {"margin": 0.03}}
+    settings = {"rows": dict(variants)} | CHANCE
     (root / "settings").mkdir(exist_ok=True)
     (root / "settings/reports.json").write_text(json.dumps(settings))
 
@@ -249,6 +254,25 @@ def test_tables_show_ours_the_papers_and_the_difference(numbers):
     assert line[9] == number(mean - 0.608, sign=True)
 
 
+def test_a_claim_about_a_row_that_still_improved_says_so(numbers):
+    first, *others = numbers["claims"]
+    marked = claims(numbers | {"claims": [first | {"rising": ["mmo"]}, *others]})
+    assert marked.rows[0][0].endswith("(still improving: mmo)")
+    assert marked.rows[0][1:] == claims(numbers).rows[0][1:]  # its verdict stays
+    assert "improving" not in claims(numbers | {"claims": [first | {"rising": []}]}).rows[0][0]
+
+
+def test_a_power_that_no_number_reaches_is_said(numbers):
+    first, *_ = numbers["power"]["claims"]
+    impossible = {"cycles": None, "movies": 1200, "published_cycles": 7}
+    unasked = first | {"paper": None, "needed": None}
+    facts = numbers["power"] | {"claims": [first | {"needed": impossible}, unasked]}
+    table = power(numbers | {"power": facts})
+    columns = [table.header.index(text) for text in ("Cycles needed", "Movies needed")]
+    assert [[row[c] for c in columns] for row in table.rows] == [["none", "1,200"], ["–", "–"]]
+    assert table.frame["movies_needed"].tolist()[0] == 1200
+
+
 def test_every_report_names_its_data(root):
     for path in (root / "reports").rglob("*.*"):
         if path.suffix in (".md", ".tex", ".html"):
@@ -300,6 +324,15 @@ def test_figure_2_ends_one_epoch_after_the_best(root, numbers):
     for name, curve in frame.groupby("variant"):
         mean = numbers["curves"][name]["dev_weighted"]["mean"]
         assert curve["epoch"].max() == min(np.argmax(mean) + 2, len(mean))
+
+
+def test_the_power_figure_shows_what_its_table_says(root):
+    figure = pd.read_csv(root / "reports/figures/power.csv").set_index("key")
+    table = pd.read_csv(root / "reports/tables/power.csv").set_index("key")
+    assert list(figure.index) == list(table.index[(table["paper"] > 0) & (table["unit"] == "F1")])
+    for cycles in (5, 10, 30):
+        ours, theirs = figure[f"mmimdb_{cycles}"], table[f"mmimdb_smallest_{cycles}"]
+        np.testing.assert_allclose(ours, theirs[figure.index])
 
 
 def test_figure_3_counts_the_genres_won(root, numbers):

@@ -96,6 +96,7 @@ def test_reports_come_out(tmp_path, change, genres, cycles):
         "rows": dict(ROWS),
         "intervals": {"level": 0.95, "draws": 100, "seed": 0},
         "guard": {"margin": 0.03},
+        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
     }
     (tmp_path / "settings/reports.json").write_text(json.dumps(settings))
     aggregate.main(tmp_path)
