@@ -5,7 +5,7 @@
 # make test-ray  add Ray (optional) and run its tests: two nodes on this machine
 # make bench     set up, with the peers where they install, and measure what a training step costs
 # make scaling   draw how time and memory grow, for docs/performance.md
-# make lock      write constraints.txt: every package that requirements.txt and Ray bring
+# make lock      write constraints.txt: every package that requirements-*.txt bring, peers aside
 #                (LOCK=--upgrade takes new releases, LOCK='--upgrade-package NAME' one)
 # .venv is made once, with the first suitable Python found; PYTHON=/path/to/python3.12 names one.
 SUITABLE := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
@@ -60,7 +60,7 @@ works: $(READY)
 # CUDA's packages stay out: torch pins its own, and which depends on the build of torch
 lock: works
 	$(INSTALL) uv==0.13.9
-	grep -hv '^-' requirements.txt requirements-ray.txt | uv pip compile - -o constraints.txt $(LOCK) \
+	uv pip compile requirements-run.txt requirements-test.txt requirements-ray.txt -o constraints.txt $(LOCK) \
 		--quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 	sed -i.cuda -E '/^(cuda|nvidia|triton)/d' constraints.txt
 	rm constraints.txt.cuda
@@ -70,13 +70,14 @@ lock: works
 		"with its module venv. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
 	"$(PYTHON)" -m venv .venv
 
-$(READY): requirements.txt constraints.txt | .venv/bin/python
+$(READY): requirements.txt requirements-run.txt requirements-test.txt constraints.txt | .venv/bin/python
 	$(INSTALL) pip==26.3 # the first of Python 3.11 knows no --build-constraint
 	$(INSTALL) $(LOCKED) -r requirements.txt
+	PYTHONWARNINGS=ignore $(INSTALL) --no-build-isolation --no-deps -e . # the command `pmmo`
 	touch $@
 
 $(RAY_READY): $(READY) requirements-ray.txt
-	$(INSTALL) $(LOCKED) -r requirements-ray.txt
+	$(INSTALL) $(LOCKED) -r requirements.txt -r requirements-ray.txt
 	touch $@
 
 $(PEERS): requirements-bench.txt $(READY)

@@ -1,4 +1,4 @@
-"""`python -m pmmo COMMAND`: what is set and how training goes; single files; many devices.
+"""`pmmo COMMAND` or `python -m pmmo COMMAND`: settings, curves, single files, many devices.
 
 Each command is a function of its options that returns what to print, or that and an exit code. It
 imports its own work, so that none waits for what it does not use.
@@ -12,12 +12,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
+from pmmo import __version__
 from pmmo.core.errors import PmmoError
 from pmmo.core.text import print_in_any_locale
 
 
-def show_params(row: str | None) -> str:
+def show_params(row: str | None, schema: bool = False) -> str:
     """One line per setting: its value and the key of params.yaml that it comes from."""
+    if schema:
+        from pmmo.commands.params_schema import params_schema
+
+        return params_schema()
     from pmmo.params import EXPERIMENT, load_params
 
     params = load_params()
@@ -71,6 +76,12 @@ def compare(first: str, second: str, **options: Any) -> tuple[str, int]:
     return compare_places(first, second, **options)
 
 
+def completion(shell: str) -> str:
+    from shtab import complete
+
+    return complete(make_parser(), shell)
+
+
 def split_shares(text: str) -> tuple[float, ...]:
     """A type for argparse: the shares of train, dev and test."""
     try:
@@ -97,9 +108,17 @@ def whole_number(low: int, high: int = 2**63 - 1):
     return convert
 
 
+def add_path(command: argparse.ArgumentParser, *names: str, **options: Any) -> None:
+    """An argument that is a path, which a shell completes."""
+    from shtab import FILE
+
+    command.add_argument(*names, type=Path, **options).complete = FILE  # type: ignore[attr-defined]
+
+
 def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
+    command.add_argument("--schema", action="store_true", help="the JSON Schema of params.yaml")
     command.set_defaults(run=show_params)
 
 
@@ -113,17 +132,17 @@ def add_predict(commands) -> None:
     command = commands.add_parser(
         "predict", help="a trained model's genres for the movies of an HDF5 file, as CSV"
     )
-    command.add_argument("model", metavar="MODEL", type=Path, help="folder of a run")
-    command.add_argument(
+    add_path(command, "model", metavar="MODEL", help="folder of a run")
+    add_path(
+        command,
         "movies",
         metavar="FEATURES.hdf5",
-        type=Path,
         help="imdb_ids, features and vgg_features in the published layout (docs/own-data.md)",
     )
-    command.add_argument(
+    add_path(
+        command,
         "-o",
         "--output",
-        type=Path,
         default=Path("predictions.csv"),
         metavar="FILE",
         help="default: predictions.csv",
@@ -159,10 +178,8 @@ def add_import(commands) -> None:
     command = commands.add_parser(
         "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
     )
-    command.add_argument(
-        "table", metavar="TABLE", type=Path, help=".csv, .tsv (also .gz), .parquet"
-    )
-    command.add_argument("output", metavar="OUTPUT.hdf5", type=Path)
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
     command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
     command.add_argument(
         "--genres",
@@ -234,20 +251,42 @@ def add_compare(commands) -> None:
     command.set_defaults(run=compare)
 
 
-COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid, add_compare)
+def add_completion(commands) -> None:
+    from shtab import SUPPORTED_SHELLS
+
+    command = commands.add_parser("completion", help="what makes a shell complete `pmmo`")
+    command.add_argument("shell", choices=SUPPORTED_SHELLS)
+    command.set_defaults(run=completion)
+
+
+COMMANDS = (
+    add_params,
+    add_watch,
+    add_predict,
+    add_import,
+    add_grid,
+    add_compare,
+    add_completion,
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pmmo")
+    parser.add_argument("--version", action="version", version=f"pmmo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for add in COMMANDS:
+        add(commands)
+    return parser
 
 
 def main() -> None:
     if sys.stderr is None:  # closed by the caller: progress and messages go nowhere
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     print_in_any_locale()
-    parser = argparse.ArgumentParser(prog="python -m pmmo")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for add in COMMANDS:
-        add(commands)
-    options = vars(parser.parse_args())
-    command, run = options.pop("command"), options.pop("run")
+    command = "pmmo"
     try:
+        options = vars(make_parser().parse_args())
+        command, run = options.pop("command"), options.pop("run")
         said = run(**options)
     except PmmoError as error:
         sys.exit(f"{command}: {error.lines()}")

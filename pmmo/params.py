@@ -1,7 +1,7 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,38 @@ IN_FILE = {  # settings that params.yaml may give by name; `resolve` turns the n
     "width": Rule(WIDTHS, int, low=1, high=UNITS),
     "maxout_units": Rule(("width",), int, low=1, high=UNITS),
 }
-MEMORY_RULE = Rule(kind=float, above=0.0, high=1e6)  # GB
+SCALE_RULE = Rule(SCALES)
 SEED_RULE = Rule(kind=int, low=0, high=SEEDS)
+DATA_RULES = {  # of the keys of `data` that are no text
+    "rows": Rule(kind=int, low=1, high=1_000_000),
+    "seed": SEED_RULE,
+    "nan_text": Rule(("zeros", "error")),
+    "memory_limit_gb": Rule(kind=float, above=0.0, high=1e6),
+    "allow_full_download": Rule((True, False)),
+}
+REPORT_RULES = {  # of the blocks that only the reports read
+    "intervals": {
+        "level": Rule(kind=float, above=0.0, below=1.0),
+        "draws": Rule(kind=int, low=100, high=20_000),
+        "seed": SEED_RULE,
+    },
+    "guard": {"margin": Rule(kind=float, low=0.0, below=1.0)},
+    "verdicts": {
+        "equivalent": Rule(kind=float, low=0.0, below=1.0),
+        "rise": Rule(kind=float, low=0.0, below=1.0),
+        "power": Rule(kind=float, low=0.5, below=1.0),
+    },
+}
 AUTO = "auto"
+FOLLOWING = ("elbo", "penalty")  # not `auto` at the top, yet `-S system=gmu` alone must do
 HASHED_COLUMNS = ("features", "genres", "imdb_ids", "vgg_features")
 ROW_NAME = re.compile("[a-z0-9-]{1,64}")
 SHA256 = re.compile("[0-9A-Fa-f]{64}")
 LONGEST_LABEL, LONGEST_SOURCE = 200, 4096  # characters
 MOST_MIRRORS = 100
+TAKEN = (EXPERIMENT, "data", "reports", "engine")  # files of settings/ that are no row's
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
-REPORTS = ("intervals", "guard", "verdicts")
 
 Origins = dict[str, str]  # setting -> the key of params.yaml that its value comes from
 
@@ -108,8 +129,10 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "reference", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
-    check_value("scale", tree["scale"], Rule(SCALES))
+    check_keys(
+        "", tree, {"scale", "reference", "data", *REPORT_RULES, *ENGINE, *BLOCKS, *tunable()}
+    )
+    check_value("scale", tree["scale"], SCALE_RULE)
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
     check_blocks(tree)
@@ -125,9 +148,9 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         rows=resolved,
         experiment=experiment,
         data=resolve_data(tree, path.parent),
-        intervals=resolve_intervals(tree),
-        guard=resolve_guard(tree),
-        verdicts=resolve_verdicts(tree),
+        intervals=Intervals(**checked(tree, "intervals")),
+        guard=Guard(**checked(tree, "guard")),
+        verdicts=Verdicts(**checked(tree, "verdicts")),
         engine=Engine(**{key: tree[key] for key in ENGINE}),
         origins=origins,
     )
@@ -178,8 +201,7 @@ def resolve_experiment(tree: dict) -> tuple[Settings, Origins]:
         if key == "system" or tree[key] == AUTO:
             continue
         check_value(key, tree[key], IN_FILE.get(key, rule))
-        # `-S system=gmu` alone must do: elbo and penalty have defaults at the top, not `auto`
-        if tree["system"] in systems or key not in ("elbo", "penalty"):
+        if tree["system"] in systems or key not in FOLLOWING:
             own[key] = tree[key]
     return resolve(tree, EXPERIMENT, "System under study", tree["system"], [("", own)])
 
@@ -227,11 +249,7 @@ def resolve_data(tree: dict, folder: Path) -> DataSettings:
     source = default["source"] if block["source"] == AUTO else block["source"]
     check_source(source, folder)
     rows = default["rows"] if block["rows"] == AUTO else block["rows"]
-    check_value("data.rows", rows, Rule(kind=int, low=1, high=1_000_000))
-    check_value("data.seed", block["seed"], SEED_RULE)
-    check_value("data.nan_text", block["nan_text"], Rule(("zeros", "error")))
-    check_value("data.memory_limit_gb", block["memory_limit_gb"], MEMORY_RULE)
-    check_value("data.allow_full_download", block["allow_full_download"], Rule((True, False)))
+    check_values("data", block | {"rows": rows}, DATA_RULES)
     check_pins(block["sha256"])
     check_mirrors(block["mirrors"])
     synthetic = source == "synthetic"
@@ -302,28 +320,16 @@ def kind_of(value: Any) -> str:
     return kinds.get(type(value)) or briefly(value)
 
 
-def resolve_intervals(tree: dict) -> Intervals:
-    block = tree["intervals"]
-    check_keys("intervals", block, set(Intervals.__annotations__))
-    check_value("intervals.level", block["level"], Rule(kind=float, above=0.0, below=1.0))
-    check_value("intervals.draws", block["draws"], Rule(kind=int, low=100, high=20_000))
-    check_value("intervals.seed", block["seed"], SEED_RULE)
-    return Intervals(**block)
+def checked(tree: dict, name: str) -> dict:
+    """A block of the reports."""
+    check_keys(name, tree[name], set(REPORT_RULES[name]))
+    check_values(name, tree[name], REPORT_RULES[name])
+    return tree[name]
 
 
-def resolve_guard(tree: dict) -> Guard:
-    check_keys("guard", tree["guard"], set(Guard.__annotations__))
-    check_value("guard.margin", tree["guard"]["margin"], Rule(kind=float, low=0.0, below=1.0))
-    return Guard(**tree["guard"])
-
-
-def resolve_verdicts(tree: dict) -> Verdicts:
-    block = tree["verdicts"]
-    check_keys("verdicts", block, set(Verdicts.__annotations__))
-    check_value("verdicts.equivalent", block["equivalent"], Rule(kind=float, low=0.0, below=1.0))
-    check_value("verdicts.rise", block["rise"], Rule(kind=float, low=0.0, below=1.0))
-    check_value("verdicts.power", block["power"], Rule(kind=float, low=0.5, below=1.0))
-    return Verdicts(**block)
+def check_values(where: str, block: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    for key, rule in rules.items():
+        check_value(f"{where}.{key}", block[key], rule)
 
 
 def check_blocks(tree: dict) -> None:
@@ -342,7 +348,7 @@ def check_name(name: Any) -> None:
         raise PmmoError(
             f"variants.{briefly(name)}: a row's name is made of a-z, 0-9 and - only, at most 64"
         )
-    if name in (EXPERIMENT, "data", "reports", "engine"):
+    if name in TAKEN:
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
 
 

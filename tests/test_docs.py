@@ -42,7 +42,7 @@ STAND_INS = {
 }
 A_CLUSTER = "Ray is optional; test_ray.py starts and stops two nodes where it is installed"
 NOT_RUN = {  # command -> why no test can run it
-    "pip install -r requirements-ray.txt": "a test installs nothing",
+    "pip install -r requirements.txt -r requirements-ray.txt": "a test installs nothing",
     "ray start --head --disable-usage-stats": A_CLUSTER,
     "ray stop": A_CLUSTER,
     "ray start --head --disable-usage-stats --num-gpus 4": "four GPUs",

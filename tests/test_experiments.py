@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from pmmo.fetching.synthetic import write_synthetic
-from tests.clone import ROOT, edit_params, environment, run, wait_for_queue
+from tests.clone import KEPT, ROOT, edit_params, environment, run, wait_for_queue
 from tests.file_server import FileServer
 
 pytestmark = pytest.mark.timeout(600)
@@ -195,8 +196,42 @@ def test_a_second_clone_has_all_of_a_project_from_which_a_row_was_removed(folder
     second = tmp_path / "second"
     run(second, "dvc", "pull")
     assert "up to date" in run(second, "dvc", "status")
+    assert "Running stage" not in run(second, "dvc", "repro")
+    assert same_as_committed(second)
     assert "Running stage" not in run(second, "dvc", "repro", "--pull")
     run(second, "dvc", "exp", "pull", "origin", "shared")
     run(second, "dvc", "exp", "apply", "shared")
     found = json.loads((second / "runs/experiment/settings.json").read_text())
     assert found["elbo"] == "v1"
+
+
+@pytest.mark.long
+def test_apply_without_the_variants_says_that_it_failed_and_has_applied(clone, tmp_path):
+    """As docs/experiments.md says: all that is missing are rows that this clone has not trained."""
+    run(tmp_path, "git", "clone", "-q", str(clone), "new")
+    new = tmp_path / "new"
+    run(new, "dvc", "exp", "run", "-n", "v2", "-S", "elbo=v2", "experiment")
+    for command in (RESTORE, CHECKOUT):
+        run(new, *command.split())
+    assert same_as_committed(new)
+    text = run(new, "dvc", "exp", "apply", "v2", ok=False)
+    assert "Checkout failed for following targets" in text
+    missing = [line for line in text.splitlines() if line.startswith("runs/")]
+    assert sorted(missing) == sorted(f"runs/rows/{row}" for row in KEPT)
+    assert yaml.safe_load((new / "params.yaml").read_text())["elbo"] == "v2"
+    assert json.loads((new / "runs/experiment/settings.json").read_text())["elbo"] == "v2"
+    run(new, *CHECKOUT.split())
+    assert "experiment" not in json.loads(run(new, "dvc", "status", "--json"))
+
+
+@pytest.mark.long
+def test_a_registered_model_is_had_without_a_clone_and_predicts(folder, tmp_path):
+    run(folder, "gto", "register", "pmmo", "--version", "v1.0.0")
+    run(tmp_path, "dvc", "artifacts", "get", str(folder), "pmmo", "--out", "model")
+    trained = folder / "runs/rows/pmmo-kl-l2"
+    for file in trained.iterdir():
+        assert (tmp_path / "model" / file.name).read_bytes() == file.read_bytes()
+    model, movies = str(tmp_path / "model"), "data/movies.hdf5"
+    said = run(folder, sys.executable, "-m", "pmmo", "predict", model, movies, "-o", "new.csv")
+    assert "pmmo-kl-l2" in said
+    (folder / "new.csv").unlink()

@@ -163,7 +163,9 @@ def test_show_fetch_without_nginx(script, monkeypatch):
 
 def test_time_ray_without_ray(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemExit, match=r"pip install -r requirements-ray\.txt"):
+    with pytest.raises(
+        SystemExit, match=r"pip install -r requirements.txt -r requirements-ray\.txt"
+    ):
         script("time_ray")
 
 

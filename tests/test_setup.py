@@ -1,14 +1,17 @@
 """The set-up: the environment against the lock, and which Python `make` takes."""
 
+import json
 import os
 import re
 import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.clone import ROOT
 
@@ -45,8 +48,8 @@ def test_the_lock_pins_exactly_and_nothing_of_cuda():
 @pytest.fixture
 def machine(tmp_path) -> Path:
     """A clone's set-up files, and in bin/ the programs of a machine without Python."""
-    for name in ("Makefile", "requirements.txt", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
+    for path in (ROOT / "Makefile", ROOT / "constraints.txt", *ROOT.glob("requirements*.txt")):
+        shutil.copy(path, tmp_path)
     (tmp_path / "bin").mkdir()
     for tool in TOOLS:
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
@@ -132,3 +135,41 @@ def test_make_test_runs_every_check_before_the_tests():
     places.append(done.stdout.find(steps[-1]))
     assert -1 not in places
     assert places == sorted(places)
+
+
+# ---- containers and CI: what they name is there
+
+
+STAGES = re.compile(r"^FROM .* AS (\w+)$", re.M)
+
+
+def test_ci_runs_the_pythons_that_the_project_supports():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    job = workflow["jobs"]["test"]
+    supported = [f"3.{minor}" for minor in range(11, 15)]  # as the Makefile's, tested above
+    assert job["strategy"]["matrix"]["python"] == supported
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.15"
+    assert re.search(r"^ARG PYTHON=(.*)$", (ROOT / "Dockerfile").read_text(), re.M)[1] in supported
+    assert {"run": "make test PYTHON=python"} in job["steps"]
+
+
+def test_containers_set_up_as_the_makefile_does():
+    docker = (ROOT / "Dockerfile").read_text()
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert container["build"]["target"] in STAGES.findall(docker)
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).samefile(ROOT / "Dockerfile")
+    assert "\nRUN make works\n" in docker
+    assert container["postCreateCommand"] == "make works"
+    assert re.search("^works:", (ROOT / "Makefile").read_text(), re.M)
+
+
+def test_an_image_gets_every_file_of_the_repository():
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()[1:]
+    assert ".venv" in left_out
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in files.stdout.splitlines():
+        above = {str(path) for path in (Path(name), *Path(name).parents)}
+        assert above.isdisjoint(left_out), name

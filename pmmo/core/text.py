@@ -11,6 +11,9 @@ INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
+# of Markdown; an underscore inside a word and an ampersand of no entity are plain text
+MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
+
 
 def printable(text: str) -> str:
     """The text in NFC, without control, bidi and invisible characters; any space is one blank."""
@@ -34,6 +37,11 @@ def cell(text: str) -> str:
     """Text fit for a CSV: an apostrophe before what a spreadsheet would run (= + - @)."""
     text = printable(text)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in a cell too."""
+    return MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def print_in_any_locale() -> None:

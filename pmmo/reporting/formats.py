@@ -4,14 +4,13 @@ The CSV of a table contains its frame (plain numbers, one fact per line); the ot
 its cells. Every format names the data, and synthetic data is always called synthetic.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from pmmo.core import text as shown
-from pmmo.core.text import name, printable
+from pmmo.core.text import markdown, name
 
 UNTRAINED = "did not train"
 
@@ -141,15 +140,6 @@ def to_markdown(table: Table, numbers: Mapping) -> str:
     lines += ["", *table.notes, "", "---", ""]
     facts = provenance(numbers).items()
     return "\n".join(lines + [f"- {key}: {markdown(value)}" for key, value in facts])
-
-
-# of Markdown; an underscore inside a word and an ampersand of no entity are plain text
-MARKUP = re.compile(r"[\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
-
-
-def markdown(text: str) -> str:
-    """Text that Markdown shows as it is, in a cell too."""
-    return MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def to_csv(table: Table, numbers: Mapping) -> str:

@@ -14,7 +14,7 @@ from pmmo.reporting.style import BLUE, GREEN, GREY, GRID, INK, ORANGE, PAPER, RE
 from pmmo.reporting.verdict_tables import VERDICTS
 
 TEMPLATE = "page.html.j2"
-SOURCES = ("pmmo", "stages", "params.yaml", "dvc.yaml", "requirements.txt")
+SOURCES = ("pmmo", "stages", "params.yaml", "dvc.yaml", "requirements-run.txt")
 COLOURS = {  # figure colour -> the page's value for light and dark
     INK: "currentColor",
     GRID: "var(--line)",

@@ -54,7 +54,7 @@ def import_ray() -> ModuleType:
     except ImportError as error:
         raise PmmoError(
             f"the engine is Ray, which cannot be imported ({error}): "
-            "pip install -r requirements-ray.txt, or use engine: local"
+            "pip install -r requirements.txt -r requirements-ray.txt, or use engine: local"
         ) from error
 
 
@@ -212,7 +212,7 @@ def train_there(
     if (found := public_version(torch.__version__)) != version:
         raise PmmoError(
             f"a Ray worker on {os.uname().nodename} has torch {found}, the driving machine "
-            f"{version}: install requirements-ray.txt there"
+            f"{version}: install requirements.txt and requirements-ray.txt there"
         )
     prepare_process(torch.device(device), settings.precision)
     splits = {

@@ -19,6 +19,7 @@ from pmmo.data.movies import Movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
 from pmmo.training.loop import Cycle, Splits, Summary, sizes_of
+from pmmo.training.model_card import model_card
 
 COLUMNS = ("cycle", "epoch", *CURVES)
 
@@ -68,7 +69,8 @@ def write_run(
         "cycles": [cycle.summary for cycle in cycles],
     }
     best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
-    card = model_card(settings, splits, best) | data_card(movies)
+    description = describe_model(settings, splits, best) | describe_data(movies)
+    card = model_card(settings, summary["rows"], summary["cycles"], best.summary, movies)
     with growing_folder(output) as folder:
         save_settings(settings, folder / "settings.json")
         write_json(folder / "summary.json", summary)
@@ -78,11 +80,12 @@ def write_run(
             number = cycle.summary["cycle"]
             write_bytes(folder / f"predictions-{number}.safetensors", save(cycle.predictions))
         write_bytes(folder / "model.safetensors", save(best.state))
-        write_text(folder / "model.json", json.dumps(card, indent=1))
+        write_text(folder / "model.json", json.dumps(description, indent=1))
+        write_text(folder / "README.md", card)
     return summary
 
 
-def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, Any]:
+def describe_model(settings: Settings, splits: Splits, best: Cycle) -> dict[str, Any]:
     """What it takes to rebuild the best cycle's model: settings and sizes."""
     return {
         "settings": asdict(settings),
@@ -93,7 +96,7 @@ def model_card(settings: Settings, splits: Splits, best: Cycle) -> dict[str, Any
     }
 
 
-def data_card(movies: Movies) -> dict[str, Any]:
+def describe_data(movies: Movies) -> dict[str, Any]:
     """What a prediction must know of the data: genres in the order of the outputs, text, origin."""
     return {
         "genres": list(movies.genre_names),

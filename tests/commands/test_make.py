@@ -25,8 +25,9 @@ def project(tmp_path):
     """The Makefile in a repository whose path has a space."""
     folder = tmp_path / "my work"
     folder.mkdir()
-    for name in ("Makefile", "requirements.txt", "constraints.txt", ".gitattributes"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("Makefile", ".gitattributes", "constraints.txt", "requirements*.txt"):
+        for path in ROOT.glob(name):
+            shutil.copy(path, folder)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     (tmp_path / "python").write_text(STAND_IN)
     (tmp_path / "python").chmod(0o755)

@@ -67,7 +67,9 @@ def test_the_engine_is_no_part_of_a_rows_settings():
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # import ray: ImportError
-    with pytest.raises(PmmoError, match=r"pip install -r requirements-ray.txt.*engine: local"):
+    with pytest.raises(
+        PmmoError, match=r"pip install -r requirements.txt -r requirements-ray.txt.*engine: local"
+    ):
         import_ray()
 
 

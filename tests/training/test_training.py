@@ -237,7 +237,7 @@ def write_data(folder):
         "ids": [str(i) for i in range(ends[-1])],
         "genres": ["a", "b", "c"],
         "splits": {name: ends[i : i + 2] for i, name in enumerate(SIZES)},
-        "provenance": {},
+        "provenance": {"kind": "synthetic", "source": "synthetic"},
         "nan_text": {"policy": "zeros", "count": 0, "ids": []},
         "unlabelled": 0,
     }
@@ -256,6 +256,7 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
     try:
         summary = runs.train_row(tmp_path / "settings.json", tmp_path / "data", output)
         names = {"settings.json", "summary.json", "environment.json", "curves.csv", "model.json"}
+        names |= {"README.md"}
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
         assert {p.name for p in output.iterdir()} == names
         assert not list(tmp_path.rglob("*.tmp"))
