@@ -1,7 +1,7 @@
 """`python -m pmmo COMMAND`: what is set and how training goes; single files; many devices.
 
-Each command is a function of its options that returns what to print. It imports its own work, so
-that none waits for what it does not use.
+Each command is a function of its options that returns what to print, or that and an exit code. It
+imports its own work, so that none waits for what it does not use.
 """
 
 import argparse
@@ -63,6 +63,12 @@ def grid(jobs: int) -> str:
     from pmmo.commands.grid import run_grid
 
     return run_grid(jobs)
+
+
+def compare(first: str, second: str, **options: Any) -> tuple[str, int]:
+    from pmmo.commands.compare import compare_places
+
+    return compare_places(first, second, **options)
 
 
 def split_shares(text: str) -> tuple[float, ...]:
@@ -206,7 +212,29 @@ def add_grid(commands) -> None:
     command.set_defaults(run=grid)
 
 
-COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid)
+def add_compare(commands) -> None:
+    command = commands.add_parser(
+        "compare", help="two results: differences of the F-scores, with intervals and verdicts"
+    )
+    for name, default in (("first", "HEAD"), ("second", "workspace")):
+        command.add_argument(
+            name,
+            nargs="?",
+            default=default,
+            metavar=name.upper(),
+            help="a row (gmu), an experiment or revision (its system under study), a row of a "
+            f"revision (HEAD:gmu), or workspace; default: {default}",
+        )
+    command.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV, too")
+    command.add_argument(
+        "--exit-code",
+        action="store_true",
+        help="exit with 0 if the weighted F1 of SECOND is higher, 4 if lower, 3 otherwise",
+    )
+    command.set_defaults(run=compare)
+
+
+COMMANDS = (add_params, add_watch, add_predict, add_import, add_grid, add_compare)
 
 
 def main() -> None:
@@ -222,7 +250,7 @@ def main() -> None:
     try:
         said = run(**options)
     except PmmoError as error:
-        sys.exit(f"{command}: {error}")
+        sys.exit(f"{command}: {error.lines()}")
     except ModuleNotFoundError as error:
         sys.exit(
             f"{command}: {sys.executable} lacks {error.name}. Run `source .venv/bin/activate` "
@@ -230,7 +258,10 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(f"{command}: interrupted; nothing was written")
-    say(command, said)
+    text, code = said if isinstance(said, tuple) else (said, 0)
+    say(command, text)
+    if code:
+        sys.exit(code)
 
 
 def to_nowhere(stream: TextIO) -> None:

@@ -1,8 +1,7 @@
 """params.yaml -> validated, resolved settings: the only reader of params.yaml."""
 
-import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,9 @@ import yaml
 from pmmo.config.engine import Engine
 from pmmo.config.settings import SEEDS, SYSTEMS, UNITS, Rule, Settings, System, check_value, tunable
 from pmmo.core.errors import PmmoError, briefly
+from pmmo.core.names import EXPERIMENT
+from pmmo.core.outs import out_at
+from pmmo.core.text import hides
 from pmmo.fetching.addresses import check_written, is_address, local_path
 
 SCALES = ("demo", "paper")
@@ -29,7 +31,6 @@ ROW_NAME = re.compile("[a-z0-9-]{1,64}")
 SHA256 = re.compile("[0-9A-Fa-f]{64}")
 LONGEST_LABEL, LONGEST_SOURCE = 200, 4096  # characters
 MOST_MIRRORS = 100
-EXPERIMENT = "experiment"
 ENGINE = ("engine", "gpu_share")
 BLOCKS = ("scales", "systems", "variants")
 REPORTS = ("intervals", "guard", "verdicts")
@@ -107,7 +108,7 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
     tree = read_yaml(path)
     if scale is not None:
         tree["scale"] = scale
-    check_keys("", tree, {"scale", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
+    check_keys("", tree, {"scale", "reference", "data", *REPORTS, *ENGINE, *BLOCKS, *tunable()})
     check_value("scale", tree["scale"], Rule(SCALES))
     check_keys("scales", tree["scales"], set(SCALES))
     check_keys("systems", tree["systems"], set(SYSTEMS))
@@ -119,10 +120,11 @@ def load_params(path: Path = Path("params.yaml"), scale: str | None = None) -> P
         resolved[name], origins[name] = resolve_row(tree, name, row)
     resolved[EXPERIMENT], origins[EXPERIMENT] = resolve_experiment(tree)
     experiment = resolved.pop(EXPERIMENT)
+    check_reference(tree["reference"], resolved)
     return Params(
         rows=resolved,
         experiment=experiment,
-        data=resolve_data(tree, outs(path.with_name("dvc.yaml"), resolved)),
+        data=resolve_data(tree, path.parent),
         intervals=resolve_intervals(tree),
         guard=resolve_guard(tree),
         verdicts=resolve_verdicts(tree),
@@ -218,12 +220,12 @@ def resolve(
     return Settings(name=name, label=label, system=system, **values), origins
 
 
-def resolve_data(tree: dict, outs: Iterable[Path]) -> DataSettings:
-    """The `data` block, with `auto` taken from the scale."""
+def resolve_data(tree: dict, folder: Path) -> DataSettings:
+    """The `data` block of the project in `folder`, with `auto` taken from the scale."""
     block, default = tree["data"], tree["scales"][tree["scale"]]["data"]
     check_keys("data", block, set(DataSettings.__annotations__))
     source = default["source"] if block["source"] == AUTO else block["source"]
-    check_source(source, outs)
+    check_source(source, folder)
     rows = default["rows"] if block["rows"] == AUTO else block["rows"]
     check_value("data.rows", rows, Rule(kind=int, low=1, high=1_000_000))
     check_value("data.seed", block["seed"], SEED_RULE)
@@ -245,7 +247,7 @@ def resolve_data(tree: dict, outs: Iterable[Path]) -> DataSettings:
     )
 
 
-def check_source(source: Any, outs: Iterable[Path]) -> None:
+def check_source(source: Any, folder: Path) -> None:
     """PmmoError for what is no source, may hold a secret, or is deleted before it is read."""
     if not is_text(source, LONGEST_SOURCE):
         raise PmmoError(
@@ -254,32 +256,12 @@ def check_source(source: Any, outs: Iterable[Path]) -> None:
         )
     if is_address(source):
         check_written("data.source", source)
-    elif source not in ("synthetic", "mmimdb"):
-        places = both_places(local_path(source))
-        for out in outs:
-            if any(at.is_relative_to(gone) for at in places for gone in both_places(out)):
-                raise PmmoError(
-                    f"data.source: {source} is, or lies in, {out}, which DVC deletes and makes "
-                    "anew, `dvc exp run` even before it runs a stage. Put your file elsewhere, "
-                    "such as data/own.hdf5, and give that."
-                )
-
-
-def both_places(path: Path) -> set[Path]:
-    """Where a path leads, and where it lies itself if it is a link; folders resolved."""
-    return {Path(os.path.realpath(path)), Path(os.path.realpath(path.parent)) / path.name}
-
-
-def outs(pipeline: Path, rows: Iterable[str]) -> list[Path]:
-    """All that DVC deletes before the stage that makes it runs, from dvc.yaml."""
-    names: list[str] = []
-    for stage in read_yaml(pipeline)["stages"].values() if pipeline.exists() else ():
-        stage = stage.get("do", stage)
-        for kind in ("outs", "metrics", "plots"):
-            for entry in stage.get(kind, ()):
-                name = entry if isinstance(entry, str) else next(iter(entry))
-                names += {name.replace("${key}", row): None for row in rows} or [name]
-    return [pipeline.parent / name for name in names]
+    elif source not in ("synthetic", "mmimdb") and (out := out_at(local_path(source), folder)):
+        raise PmmoError(
+            f"data.source: {source} is, lies in or holds {out}, which the pipeline deletes and "
+            "makes anew, `dvc exp run` even before it runs a stage. Put your file elsewhere, such "
+            "as data/own.hdf5, and give that."
+        )
 
 
 def check_mirrors(mirrors: Any) -> None:
@@ -309,7 +291,7 @@ def check_pins(pins: Any) -> None:
 
 
 def is_text(value: Any, longest: int) -> bool:
-    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= longest
+    return isinstance(value, str) and not hides(value) and 0 < len(value) <= longest
 
 
 def kind_of(value: Any) -> str:
@@ -362,6 +344,12 @@ def check_name(name: Any) -> None:
         )
     if name in (EXPERIMENT, "data", "reports", "engine"):
         raise PmmoError(f"variants.{name}: this name is taken; choose another")
+
+
+def check_reference(name: Any, rows: Iterable[str]) -> None:
+    """PmmoError unless the system under study is compared with one of the rows."""
+    if name not in (names := list(rows)):
+        raise PmmoError(f"reference is {briefly(name)}; it must be a row: {', '.join(names)}")
 
 
 def check_keys(where: str, block: Any, allowed: set[str], required: set[str] | None = None) -> None:

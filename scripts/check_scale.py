@@ -21,6 +21,7 @@ import torch
 from tabulate import tabulate
 
 from pmmo.config.settings import Settings
+from pmmo.core.outs import check_output
 from pmmo.core.writing import write_text
 from pmmo.data.extract import extract
 from pmmo.fetching.fetch import fetch
@@ -108,6 +109,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--output", type=Path, help="a Markdown file, too")
     arguments = parser.parse_args()
+    if arguments.output:
+        check_output(arguments.output)
     table, enough = run(CHECKS, arguments.rows, arguments.width)
     text = (
         "# The check of `scale: paper`\n\nWritten by `python -m scripts.check_scale` "

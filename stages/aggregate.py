@@ -11,7 +11,7 @@ from pmmo.analysis.claims import as_metrics, judge_all, judge_steps
 from pmmo.analysis.clock import provenance
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
-from pmmo.analysis.logistic import logistic_scores
+from pmmo.analysis.logistic import regressions
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.power import power
 from pmmo.analysis.power_check import check
@@ -41,7 +41,8 @@ def main(root: Path = Path()) -> None:
     movies = read_movies(tensors)
     for run in runs.values():
         check_scores(run, movies)
-    trained = training(runs, logistic_scores(tensors, movies), **settings["guard"])
+    plain = regressions(tensors, movies)
+    trained = training(runs, plain, **settings["guard"])
     budgets = budget(runs, verdicts["rise"])
     evidence = Evidence(
         runs,
@@ -56,6 +57,7 @@ def main(root: Path = Path()) -> None:
         "intervals": chance,
         "verdicts": verdicts,
         "training": trained,
+        "logistic": {inputs: found["test"] for inputs, found in plain.items()},
         "budget": budgets,
         "claims": claims,
         "steps": judge_steps(evidence),

@@ -10,13 +10,14 @@ from pmmo.reporting.figures import FIGURES, render, undrawn
 from pmmo.reporting.formats import to_csv, to_markdown
 from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import render_page, revision
+from pmmo.reporting.sanity_table import sanity
 from pmmo.reporting.tables import TABLES
 
 
 def main(root: Path = Path()) -> None:
     reports = root / "reports"
     numbers = numbers_of(reports)
-    tables = [make(numbers) for make in TABLES]
+    tables = [make(numbers) for make in (*TABLES, sanity)]
     for table in tables:
         write_text(reports / "tables" / f"{table.name}.md", to_markdown(table, numbers))
         write_text(reports / "tables" / f"{table.name}.csv", to_csv(table, numbers))

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from filelock import FileLock
@@ -30,6 +31,17 @@ def clone(tmp_path_factory, worker_id) -> Path:
             make_clone(made.with_name("clone.part"))
             made.with_name("clone.part").rename(made)
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("own") / "pmmo"))
+
+
+@pytest.fixture(scope="module")
+def process_as_it_was():
+    """Training and prediction set up the process they run in; the tests after these are others."""
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    with pyro.validation_enabled(False):
+        yield
+    torch.set_float32_matmul_precision(precision)
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)

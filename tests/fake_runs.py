@@ -25,9 +25,15 @@ OTHER_ROWS = {
     "gmu-wide": "GMU (3000)",
     "pmmo-literal": "PM+MO, the text taken literally",
     "pmmo-released": "PM+MO, the released code",
+    "mlp-text": "Text only",
+    "mlp-image": "Image only",
+    "mlp-both": "Text and image side by side",
 }
 VARIANTS = [(name, row.label) for name, row in ROWS.items()] + list(OTHER_ROWS.items())
-SKILL = {"gmu-unregularised": 0.8, "pmmo-literal": 0.3, "mmo": 0.98, "pmmo-v1": 0.97}
+SKILL = {"gmu-unregularised": 0.8, "pmmo-literal": 0.3, "mmo": 0.98, "pmmo-v1": 0.97} | {
+    "mlp-text": 0.8,
+    "mlp-image": 0.6,
+}
 SECONDS = {"gmu": 1.1, "gmu-unregularised": 1.0, "gmu-wide": 3.0, "mmo": 4.0}
 WIDTHS = {"text": 24, "image": 16}
 COLUMN_NOISE = 0.9
@@ -85,6 +91,7 @@ def settings_of(name: str, label: str, cycles: int, epochs: int) -> dict:
         "system": "released" if name == "pmmo-released" else system,
         "elbo": name.split("-")[1] if system == "pmmo" and "-" in name else None,
         "penalty": "l2" if "l2" in name else "l1" if "l1" in name else None,
+        "inputs": name.removeprefix("mlp-") if system == "mlp" else None,
         "width": 64,
         "epochs": epochs,
         "batch_size": 128,
@@ -139,9 +146,10 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
             arrays[f"test_{column}_mean"] = simulate(
                 rng, truth["test"], rate, kept * skill, 0.1, shared["test"]
             )
-        arrays["test_gate"] = sigmoid(
-            rng.normal(-0.4, 0.3, len(truth["test"])) + 0.5 * truth["test"][:, -1]
-        ).astype(np.float32)
+        if settings["system"] != "mlp":
+            arrays["test_gate"] = sigmoid(
+                rng.normal(-0.4, 0.3, len(truth["test"])) + 0.5 * truth["test"][:, -1]
+            ).astype(np.float32)
         save_file(arrays, folder / f"predictions-{cycle}.safetensors")
         summary.append({"cycle": cycle, "seed": cycle, "best_epoch": best, **scores})
         gap = 0.3 if name == "gmu-unregularised" else 0.05

@@ -32,8 +32,8 @@ STAND_INS = {
     # the published file needs a network; the clone's paper scale has tiny sizes
     "dvc exp run -S scale=paper": "dvc exp run -S scale=paper -S data.source=/path/to/movies.hdf5",
     # six runs where two show the same
-    "dvc exp run --queue -n sweep -S 'elbo=v1,v2,kl' -S 'penalty=none,l2' experiment": (
-        "dvc exp run --queue -n sweep -S elbo=v1 -S 'penalty=none,l2' experiment"
+    "dvc exp run --queue -n sweep -S 'elbo=v1,v2,kl' -S 'penalty=none,l2' comparison": (
+        "dvc exp run --queue -n sweep -S elbo=v1 -S 'penalty=none,l2' comparison"
     ),
     # returns before the experiments are done, which later commands need
     "dvc queue start": WAIT,

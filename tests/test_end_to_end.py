@@ -89,7 +89,16 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     assert "Running stage 'train" not in text
     assert (clone / "reports/metrics.json").read_bytes() == rows
     difference = json.loads(run(clone, "dvc", "metrics", "diff", "--json"))
-    assert set(difference) == {"reports/experiment.json"}
+    assert set(difference) == {"reports/experiment.json", "reports/comparison.json"}
+    measured = metrics(clone, "comparison")
+    assert measured["reference"] == "pmmo-kl-l2"
+    gain = difference["reports/experiment.json"]["f1_weighted"]["diff"]
+    assert measured["difference"] == pytest.approx(gain, abs=1e-5)
+    assert measured["low"] <= measured["difference"] <= measured["high"]
+    said = run(clone, sys.executable, "-m", "pmmo", "compare", "main", "v2")
+    assert "v2 minus main" in said
+    assert "elbo: kl -> v2" in said
+    assert f"{gain:+.4f}".replace("-", "−") in said
     changed = json.loads(run(clone, "dvc", "params", "diff", "--json"))["params.yaml"]
     assert changed["elbo"] == {"old": "kl", "new": "v2"}
     assert "elbo" in run(clone, "dvc", "exp", "diff", "main", "v2")
@@ -99,6 +108,18 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     assert (clone / "dvc_plots/index.html").exists()
     run(clone, "git", "checkout", "-f", ".")
     run(clone, "dvc", "checkout")
+
+
+def test_an_experiment_alone_keeps_no_comparison_of_another(clone):
+    """Trained now, and taken from DVC's cache without a run."""
+    before = metrics(clone, "comparison")
+    for name in ("alone", "again"):
+        text = run(clone, "dvc", "exp", "run", "-n", name, "-S", "elbo=v1", "experiment")
+        assert "Running stage 'comparison'" not in text
+        assert metrics(clone, "comparison") == {"verdict": "not measured"}
+        run(clone, "git", "checkout", "-f", ".")
+        run(clone, "dvc", "checkout")
+    assert metrics(clone, "comparison") == before
 
 
 def test_a_wrong_value_is_refused_before_anything_is_trained(clone):

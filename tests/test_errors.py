@@ -19,6 +19,7 @@ ELSEWHERE = {
     "This ran in a copy": "test_experiments.py",
     "Nothing was trained": "test_end_to_end.py",
     "another fetch uses …; waiting": "test_fetch_resume.py",
+    "no difference is measured": "test_differences.py",
     "interrupted; finished work is kept": "test_training.py",
     "interrupted; all stages are stopped": "test_grid.py",
     "interrupted; nothing was written": "test_main.py",

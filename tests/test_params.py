@@ -70,7 +70,7 @@ def resolve_tree(folder, *changes):
 
 def test_the_repositorys_file():
     params = load_params(ROOT / "params.yaml")
-    assert len(params.rows) == 14
+    assert len(params.rows) == 17
     assert list(params.rows) == list(TREE["variants"])
     for name, row in params.rows.items():
         assert row.name == name
@@ -116,6 +116,13 @@ def test_layers_and_where_values_come_from(tmp_path):
     assert origins["gmu"]["width"] == "variants.gmu.width -> scales.demo.widths.base"
 
 
+@pytest.mark.parametrize("name", ["experiment", "gmv", None, 3])
+def test_the_reference_is_a_row(tmp_path, name):
+    assert resolve(tmp_path, ("reference", "gmu")).rows
+    with pytest.raises(PmmoError, match=rf"^reference is {name!r}; it must be a row: pmmo-kl-l2, "):
+        resolve(tmp_path, ("reference", name))
+
+
 def test_scale_paper(tmp_path):
     params = resolve(tmp_path, ("scale", "paper"))
     widths = {params.rows[name].width for name in params.rows}
@@ -133,7 +140,7 @@ def test_scale_paper(tmp_path):
     assert params.data.seed is None
 
 
-@pytest.mark.parametrize("system", ["gmu", "mmo", "released"])
+@pytest.mark.parametrize("system", ["gmu", "mlp", "mmo", "released"])
 def test_another_system_at_the_top_works_with_elbo_left_as_it_is(tmp_path, system):
     experiment = resolve(tmp_path, ("system", system)).experiment
     assert experiment.system == system
@@ -150,7 +157,7 @@ def test_numbers_as_widths(tmp_path):
 
 SAID = [  # parameter, wrong value, what the message says beside the parameter and the value
     ("scale", "papier", "demo or paper"),
-    ("system", "gmv", "pmmo, mmo, gmu or released"),
+    ("system", "gmv", "pmmo, mmo, gmu, mlp or released"),
     ("elbo", "v9", "v1, v2 or kl"),
     ("elbo", None, "v1, v2 or kl"),
     ("penalty", "L2", "none, l1 or l2"),
@@ -160,6 +167,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("width", 2.5, "whole number"),
     ("width", True, "whole number"),
     ("gate_input", "both", "outputs or inputs"),
+    ("variants.mlp-text.inputs", "plot", "text, image or both"),
     ("readout", "", "own or classifier"),
     ("classifier_gradient", "on", "flows or detached"),
     ("kl_weight", "exakt", "exact, per_weight or a number >= 0"),
@@ -213,7 +221,7 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("verdicts.rise", "little", "a number >= 0 and < 1"),
     ("verdicts.power", 0.4, "a number >= 0.5 and < 1"),
     ("variants.gmu.width", "abc", "wide, narrow, base"),
-    ("variants.gmu.system", "nn", "pmmo, mmo, gmu or released"),
+    ("variants.gmu.system", "nn", "pmmo, mmo, gmu, mlp or released"),
     ("variants.pmmo-v1.elbo", "v9", "v1, v2 or kl"),
     ("variants.pmmo-v1.elbo", "auto", "v1, v2 or kl"),
     ("systems.pmmo.kl_weight", "much", "exact, per_weight or a number >= 0"),
@@ -697,6 +705,9 @@ def project(tmp_path, monkeypatch) -> Path:
         "settings/own.hdf5",
         "runs/experiment/own.hdf5",
         "runs/rows/gmu/x",
+        "runs/rows/own.hdf5",
+        ".work/fetch/own.hdf5",
+        "runs",
         "reports/metrics.json",
         "reports/tables/table1.md",
         "reports/experiment_curves.csv",
@@ -712,7 +723,7 @@ def test_a_source_that_the_pipeline_deletes_is_refused(project, monkeypatch, sou
     monkeypatch.setenv("HOME", str(project))
     if absolute and not source.startswith("~"):
         source = str(project / source)
-    with pytest.raises(PmmoError, match=r"is, or lies in, .* which DVC deletes"):
+    with pytest.raises(PmmoError, match=r"is, lies in or holds .* which the pipeline deletes"):
         resolve_tree(project, ("data.source", source))
 
 
@@ -723,13 +734,13 @@ def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
     (project / "data/movies.hdf5").unlink()
     (project / "data/movies.hdf5").symlink_to(project / "elsewhere/y")
     for source in ("disk/rows/gmu/x", "runs/rows/gmu/x", "elsewhere/y"):
-        with pytest.raises(PmmoError, match="which DVC deletes"):
+        with pytest.raises(PmmoError, match="which the pipeline deletes"):
             resolve_tree(project, ("data.source", source))
 
 
 @pytest.mark.parametrize(
     "source",
-    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/rows/none.hdf5", "~nobody-/x"],
+    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/own.hdf5", "~nobody-/x"],
 )
 def test_a_source_beside_the_outs_is_taken(project, source):
     (project / "loop").symlink_to("loop")

@@ -29,6 +29,7 @@ from pmmo.published import paper
 
 WEIGHTED = AVERAGES.index("weighted")
 BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
+ONE_COLUMN = ("mlp-text", "mlp-image")
 WEAK = 0.5  # section 4.2: genres with a GMU F1 of less than 0.5
 
 
@@ -119,6 +120,11 @@ def weak_genres(evidence: Evidence) -> Differences | None:
     weak = evidence.f1(BASELINE)[0][:, 4:].mean(axis=0) < WEAK  # (G,)
     genres = every_genre(evidence)
     return Differences(genres.points[:, weak], genres.draws[:, :, weak]) if weak.any() else None
+
+
+def fusion(evidence: Evidence) -> Differences:
+    """The GMU minus a network on one column, for either column, by weighted F1."""
+    return stacked([difference(evidence, BASELINE, row) for row in ONE_COLUMN])
 
 
 def lowest(evidence: Evidence, name: str) -> Differences | None:

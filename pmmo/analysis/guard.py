@@ -3,14 +3,15 @@
 A variant did not train if its best epoch on dev, in the mean over cycles, stays more than `margin`
 below the reference, unless it fits its training movies nearly as well as logistic regression does:
 such a row has trained and overfits, which is a finding (Figure 2). The reference is the dev score
-of logistic regression and, for PM+MO, that of the same network without variational inference
-(M+MO) if it is higher.
+of logistic regression, on the columns that the row sees, and, for PM+MO, that of the same network
+without variational inference (M+MO) if it is higher.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from pmmo.analysis.logistic import Scores
 from pmmo.analysis.run_reader import Run
 
 WITHOUT_VI = "mmo"
@@ -23,16 +24,21 @@ def best(run: Run, score: str) -> float:
 
 
 def training(
-    runs: Mapping[str, Run], logistic: Mapping[str, float], margin: float
+    runs: Mapping[str, Run], regressions: Mapping[str, Scores], margin: float
 ) -> dict[str, object]:
     """Per row what it reached, the score that it had to come near, and whether it trained.
 
-    `logistic` has the regression's scores on train and dev.
+    `regressions` has those of `logistic.regressions`.
     """
+    logistic = {
+        inputs: {split: found[split]["weighted"] for split in ("train", "dev")}
+        for inputs, found in regressions.items()
+    }
     without_vi = best(runs[WITHOUT_VI], "dev_weighted") if WITHOUT_VI in runs else -np.inf
     rows = {}
     for name, run in runs.items():
-        reference = logistic["dev"]
+        plain = logistic[run.settings.get("inputs") or "both"]
+        reference = plain["dev"]
         if run.settings["system"] == "pmmo":
             reference = max(reference, without_vi)
         dev, train = best(run, "dev_weighted"), best(run, "train_weighted")
@@ -40,9 +46,9 @@ def training(
             "dev_weighted": dev,
             "train_weighted": train,
             "reference": reference,
-            "trained": dev >= reference - margin or train >= FITS * logistic["train"],
+            "trained": dev >= reference - margin or train >= FITS * plain["train"],
         }
-    return {"margin": margin, "logistic": logistic, "rows": rows}
+    return {"margin": margin, "logistic": logistic["both"], "rows": rows}
 
 
 def untrained(facts: Mapping) -> list[str]:

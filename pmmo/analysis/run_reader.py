@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import AVERAGES, CURVES
+from pmmo.core.names import AVERAGES, CURVES, EXPERIMENT
 from pmmo.core.text import name as shown
 
 
@@ -23,6 +23,7 @@ from pmmo.core.text import name as shown
 class Movies:
     """The true labels and the origin of the data."""
 
+    ids: tuple[str, ...]
     genres: tuple[str, ...]
     splits: Mapping[str, tuple[int, int]]  # split -> [start, stop)
     labels: np.ndarray  # (all movies, G) 0/1
@@ -77,7 +78,7 @@ class Run:
         if len(present) < len(found):
             raise PmmoError(
                 f"{self.folder}: only some cycles have the predictions {key!r}. "
-                f"Train the row again: dvc repro -f train@{self.name}"
+                f"Train the row again: dvc repro -f {stage_of(self.name)}"
             )
         return np.stack(present)
 
@@ -97,11 +98,16 @@ class Run:
             raise unreadable(path, self.name, error) from error
 
 
+def stage_of(row: str) -> str:
+    """DVC's name for the stage that trains a row."""
+    return row if row == EXPERIMENT else f"train@{row}"
+
+
 def unreadable(path: Path, variant: str, reason: object) -> PmmoError:
     """The error for a missing or damaged file of a run."""
     return PmmoError(
         f"{path}: cannot be read ({reason}). "
-        f"Train the row again (dvc repro -f train@{variant}) or remove it from params.yaml."
+        f"Train the row again (dvc repro -f {stage_of(variant)}) or remove it from params.yaml."
     )
 
 
@@ -113,6 +119,7 @@ def read_movies(folder: Path) -> Movies:
     except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
         raise PmmoError(f"{folder}: no readable movies ({error}). Run dvc repro extract.") from None
     return Movies(
+        ids=tuple(facts["ids"]),
         genres=tuple(map(shown, facts["genres"])),
         splits={name: (bounds[0], bounds[1]) for name, bounds in facts["splits"].items()},
         labels=labels,

@@ -16,6 +16,7 @@ from pmmo.benchmark.scaling_figure import write_figure
 from pmmo.benchmark.tables import write
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
+from pmmo.core.outs import check_output
 from pmmo.core.text import print_in_any_locale
 from pmmo.training.device import choose_device
 
@@ -55,6 +56,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     options = arguments(given)
+    check_output(options.scaling or options.output / "benchmark.md")
     start = time.monotonic()
 
     def say(text: str) -> None:

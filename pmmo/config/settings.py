@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from pmmo.core.errors import PmmoError, briefly
 from pmmo.core.writing import write_text
 
-System = Literal["pmmo", "mmo", "gmu", "released"]
+System = Literal["pmmo", "mmo", "gmu", "mlp", "released"]
 Elbo = Literal["v1", "v2", "kl"]
 Penalty = Literal["none", "l1", "l2"]
 Precision = Literal["float32", "tf32", "bf16"]
@@ -76,7 +76,8 @@ def held(value: float) -> bool:
 
 ALL = SYSTEMS
 FUSED = ("pmmo", "mmo")  # systems with two modules and two objectives
-OURS = ("pmmo", "mmo", "gmu")
+GATED = ("pmmo", "mmo", "gmu")
+OURS = (*GATED, "mlp")
 TRUTH = (True, False)
 
 
@@ -93,10 +94,11 @@ class Settings:
     label: str
     system: System = field(metadata={"rule": Rule(SYSTEMS), "systems": ALL})
     width: int = setting(Rule(kind=int, low=1, high=UNITS), ALL)
+    inputs: str = setting(Rule(("text", "image", "both")), ("mlp",))
     # module A and its objective
     elbo: Elbo = setting(Rule(ELBOS), ("pmmo",))
     penalty: Penalty = setting(Rule(PENALTIES), ("pmmo",))
-    gate_input: str = setting(Rule(("outputs", "inputs")), OURS)
+    gate_input: str = setting(Rule(("outputs", "inputs")), GATED)
     readout: str = setting(Rule(("own", "classifier")), FUSED)
     classifier_gradient: str = setting(Rule(("flows", "detached")), FUSED)
     kl_weight: Literal["exact", "per_weight"] | float = setting(

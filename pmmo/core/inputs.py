@@ -6,6 +6,7 @@ or parameters that were edited meanwhile would be recorded as what the results w
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ def declared(stage: str) -> list[Path]:
     block = block.get("do", block)
     entries = block.get("params", [])  # a text names a key of params.yaml, which counts anyway
     params = [file for entry in entries if isinstance(entry, dict) for file in entry]
-    return [Path(dep.replace("${key}", row)) for dep in [*block.get("deps", []), *params]]
+    deps = [*block.get("deps", []), *params]
+    return [Path(re.sub(r"\$\{(key|reference)\}", row, dep)) for dep in deps]
 
 
 def files(paths: Iterable[Path]) -> list[Path]:

@@ -48,7 +48,7 @@ def run(
 
 def stop(stage: str, error: PmmoError) -> NoReturn:
     """End a stage with its message and, where params.yaml was changed, how to put it back."""
-    sys.exit(f"{stage}: {error}{way_back()}")
+    sys.exit(f"{stage}: {error.lines()}{way_back()}")
 
 
 def way_back() -> str:

@@ -19,10 +19,21 @@ def printable(text: str) -> str:
     return re.sub(" +", " ", INVISIBLE.sub("", "".join(shown)))
 
 
+def hides(text: str) -> bool:
+    """Whether a text has a control, bidi or invisible character, or a line break."""
+    return not text.isprintable() or INVISIBLE.search(text) is not None
+
+
 def name(text: str) -> str:
     """A printable name of 1 to LONGEST characters; what is longer ends with …"""
     text = printable(text).strip() or "(no name)"
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def cell(text: str) -> str:
+    """Text fit for a CSV: an apostrophe before what a spreadsheet would run (= + - @)."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def print_in_any_locale() -> None:

@@ -1,21 +1,18 @@
 """The stage `fetch`: any source of movies -> one small file in the published layout."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from pmmo.core.errors import PmmoError
+from pmmo.core.lock import alone
 from pmmo.core.names import Provenance
 from pmmo.core.writing import check_writable
 from pmmo.fetching.addresses import Unusable, expand, is_address, local_path
 from pmmo.fetching.assembly import WrongHash, assemble
 from pmmo.fetching.download import download, folder_of, forget
 from pmmo.fetching.http_session import Patience
-from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
@@ -46,7 +43,7 @@ def fetch(
     `allow_full_download` lets a server without ranges send the whole file. `work` keeps what is
     under way. PmmoError says what is wrong and what to do; then `target` is as before.
     """
-    pins = _pins(sha256 or {})
+    pins = {name: value.lower() for name, value in (sha256 or {}).items() if value}
     limit = memory_limit_gb * GB
     urls = [source] if is_address(source) else list(mirrors) if source == "mmimdb" else []
     if source == "mmimdb" and not urls:
@@ -120,7 +117,7 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
         check_no_link(work.parent)
         check_no_link(work)
         work.mkdir(parents=True, exist_ok=True)
-        with _alone(work):
+        with alone(work.with_name(f"{work.name}.lock"), f"fetch: another fetch uses {work}"):
             check_writable(target)
             yield
     except OSError as error:
@@ -130,21 +127,6 @@ def _ready(target: Path, work: Path) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """One fetch at a time; the system drops the lock of a process that is killed."""
-    lock = FileLock(work.with_name(work.name + ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"fetch: another fetch uses {work}; waiting for it to end", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def check_no_link(folder: Path) -> None:
     """PmmoError for a link: what is emptied in the end must be a folder of this project."""
     if folder.is_symlink():
@@ -152,21 +134,6 @@ def check_no_link(folder: Path) -> None:
             f"{folder}: is a link to {folder.readlink()}, and is emptied after use. Remove the "
             "link; a folder is made in its place."
         )
-
-
-def _pins(sha256: Mapping[str, str]) -> dict[str, str]:
-    pins = {name: value.strip().lower() for name, value in sha256.items() if value}
-    for name, value in pins.items():
-        if name not in COLUMNS:
-            raise PmmoError(
-                f"data.sha256 names {name!r}; expected some of {', '.join(COLUMNS)} (params.yaml)."
-            )
-        if len(value) != 64 or set(value) - set("0123456789abcdef"):
-            raise PmmoError(
-                f"data.sha256.{name} is {value!r}; expected 64 hexadecimal digits, or nothing "
-                "(params.yaml)."
-            )
-    return pins
 
 
 def _fetch_synthetic(target: Path, rows: int, seed: int, limit: float, work: Path) -> Provenance:

@@ -277,8 +277,7 @@ def _root(error: BaseException) -> str:
         return "the server stopped too early"
     text = " ".join(str(error).split()) or type(error).__name__
     text = re.sub(r"^.*object at 0x\w+>: |^.*Connection\w*\(.*?\): ", "", text)
-    text = re.sub(r"\S*(//|[@?])\S*", "…", text)  # addresses, whole or in part
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+    return re.sub(r"\S*(//|[@?])\S*", "…", text)[:200]  # without addresses, whole or in part
 
 
 class Tries:

@@ -21,6 +21,7 @@ import numpy as np
 
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import growing
+from pmmo.hdf5.layout import COLUMNS
 from pmmo.hdf5.writer import write_movies
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 
@@ -89,21 +90,11 @@ class SyntheticMovies:
 def write_synthetic(path: Path, *, rows: int, seed: int) -> None:
     """Write `rows` synthetic movies in the published layout, reproducibly to the byte."""
     movies = synthetic_movies(rows, seed)
-    columns = {
-        "imdb_ids": movies.ids,
-        "genres": movies.genres,
-        "features": movies.text,
-        "vgg_features": movies.image,
-    }
+    columns = {column: getattr(movies, name) for column, name in COLUMNS.items()}
     with growing(path) as new:
         write_movies(
             new,
-            text=movies.text,
-            image=movies.image,
-            genres=movies.genres,
-            ids=movies.ids,
-            genre_names=movies.genre_names,
-            splits=movies.splits,
+            **vars(movies),
             provenance={
                 "kind": "synthetic",
                 "source": f"synthetic movies of pmmo, {rows} rows, seed {seed}",

@@ -6,10 +6,12 @@ if there is one, and what to do.
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 from pmmo.core.names import SPLITS
+from pmmo.core.text import hides, printable
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.sources import REMEDY, BadFile
 
@@ -37,20 +39,22 @@ def check_layout(facts: Mapping, name: str, size: int, memory_limit: float) -> L
 
     `memory_limit` is the largest total size of the four columns, in bytes.
     """
-    columns = _columns(facts, name, size, COLUMNS)
-    total = sum(column.nbytes for column in columns.values())
-    if total > memory_limit:
-        raise Refusal(
-            name,
-            f"its four columns have {total:,} bytes, more than the {memory_limit:,.0f} allowed.",
-            "Is this the right file? If so, raise data.memory_limit_gb in params.yaml.",
+    with _understood(name):
+        columns = _columns(facts, name, size, COLUMNS)
+        total = sum(column.nbytes for column in columns.values())
+        if total > memory_limit:
+            raise Refusal(
+                name,
+                f"its four columns have {total:,} bytes, more than the {memory_limit:,.0f} "
+                "allowed.",
+                "Is this the right file? If so, raise data.memory_limit_gb in params.yaml.",
+            )
+        return Layout(
+            columns=columns,
+            genre_names=_genre_names(facts["target_names"], name, columns["genres"].shape[1]),
+            splits=_splits(facts["split"], name, columns["imdb_ids"].shape[0]),
+            provenance=_provenance(facts["provenance"], name),
         )
-    return Layout(
-        columns=columns,
-        genre_names=_genre_names(facts["target_names"], name, columns["genres"].shape[1]),
-        splits=_splits(facts["split"], name, columns["imdb_ids"].shape[0]),
-        provenance=_provenance(facts["provenance"], name),
-    )
 
 
 def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
@@ -58,7 +62,17 @@ def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
 
     Prediction reads one batch at a time, so the total size has no limit.
     """
-    return _columns(facts, name, size, FEATURES)
+    with _understood(name):
+        return _columns(facts, name, size, FEATURES)
+
+
+@contextmanager
+def _understood(name: str) -> Iterator[None]:
+    """Refusal for facts of another form: a child that a file has taken over may say anything."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        raise Refusal(name, "what was found in it makes no sense: it may be hostile.") from None
 
 
 def _columns(facts: Mapping, name: str, size: int, wanted: Iterable[str]) -> dict[str, Column]:
@@ -66,7 +80,7 @@ def _columns(facts: Mapping, name: str, size: int, wanted: Iterable[str]) -> dic
     for column in wanted:
         found = facts["columns"][column]
         if "error" in found:
-            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']}).")
+            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']:.300}).")
         columns[column] = _column(found["value"], name, column, size)
     _check_rows(columns, name)
     _places(columns, name)
@@ -109,6 +123,9 @@ def _column(found: Mapping, name: str, column: str, size: int) -> Column:
         )
     if found["offset"] is None:
         raise Refusal(name, f"{where} was declared but never written (no space allocated).")
+    numbers = [*found["shape"], found["offset"], found["stored"]]
+    if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError
     result = Column(column, tuple(found["shape"]), found["type"], found["offset"])
     if found["stored"] != result.nbytes:
         raise Refusal(
@@ -130,14 +147,14 @@ def _check_type(found: str, name: str, column: str) -> None:
         if not 0 < width <= ID_BYTES:
             raise Refusal(
                 name,
-                f"dataset 'imdb_ids' has type {found}, expected byte strings of one length "
+                f"dataset 'imdb_ids' has type {found:.100}, expected byte strings of one length "
                 f"(1 to {ID_BYTES}), padded with zero bytes.",
                 "Write np.array(ids, dtype='S').",
             )
     elif found != TYPES[column]:
         raise Refusal(
             name,
-            f"dataset {column!r} has type {found}, expected {IN_WORDS[TYPES[column]]}.",
+            f"dataset {column!r} has type {found:.100}, expected {IN_WORDS[TYPES[column]]}.",
             f"Convert it with .astype({TYPES[column]!r}).",
         )
 
@@ -160,7 +177,7 @@ def _places(columns: Mapping[str, Column], name: str) -> None:
 def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
     where = "attribute 'target_names' of dataset 'genres'"
     if "error" in found:
-        raise Refusal(name, f"{where} cannot be read ({found['error']}).")
+        raise Refusal(name, f"{where} cannot be read ({found['error']:.300}).")
     if found["value"] is None:
         raise Refusal(name, f"{where} is missing or not a text.")
     try:
@@ -179,9 +196,9 @@ def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
 def name_problem(names: Sequence[str]) -> str | None:
     """What is wrong with names of genres from elsewhere, if anything is."""
     for position, item in enumerate(names):
-        if not item.strip() or not item.isprintable() or len(item) > NAME_LENGTH:
+        if not item.strip() or hides(item) or len(item) > NAME_LENGTH:
             return f"name {position} is not a printable name ({item!r:.60})"
-    name, count = max(Counter(names).items(), key=lambda item: item[1])
+    name, count = max(Counter(map(printable, names)).items(), key=lambda item: item[1])
     return f"{name!r} appears more than once" if count > 1 else None
 
 
@@ -190,14 +207,15 @@ def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:
     where = "file attribute 'split'"
     records = found.get("value", ())
     if "error" in found or isinstance(records, str):
-        raise Refusal(name, f"{where} {records or 'cannot be read: ' + found['error']}.")
+        why = records or f"cannot be read ({found['error']:.300})"
+        raise Refusal(name, f"{where} {why:.300}.")
     bounds: dict[str, dict[str, tuple[int, int]]] = {}
     for number, record in enumerate(records):
         if not all(isinstance(record[key], str) for key in ("split", "source")):
             raise Refusal(name, f"{where}, record {number}: the names are not text.")
         if record["source"] not in COLUMNS or not record["available"]:
             continue
-        place = f"{where}, split {record['split']!r}, source {record['source']!r}"
+        place = f"{where}, split {record['split']!r:.60}, source {record['source']!r}"
         if record["split"] not in SPLITS:
             raise Refusal(name, f"{place}: expected one of {', '.join(SPLITS)}.")
         if record["indices"]:
@@ -240,7 +258,7 @@ def _tiled(
 
 def _provenance(found: Mapping, name: str) -> dict | None:
     if "error" in found:
-        raise Refusal(name, f"file attribute 'provenance' cannot be read ({found['error']}).")
+        raise Refusal(name, f"file attribute 'provenance' cannot be read ({found['error']:.300}).")
     if found["value"] is None:
         return None
     try:

@@ -40,6 +40,7 @@ def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -
     child.start()
     os.close(child_says)
     os.close(child_hears)
+    os.set_blocking(told, False)  # a child that a file has taken over may never listen
     try:
         message = _converse(child, asked, told, source, seconds)
     finally:
@@ -48,35 +49,39 @@ def inspect(source: Source, *, memory: int = MEMORY, seconds: float = SECONDS) -
         child.close()
         os.close(asked)
         os.close(told)
-    if "error" in message:
+    if not isinstance(facts := message.get("facts"), dict):
+        why = str(message.get("error"))[:300]
         raise BadFile(
-            f"{source.name}: cannot be read as HDF5 ({message['error']}). It is damaged, "
-            f"incomplete or hostile. {REMEDY}"
+            f"{source.name}: cannot be read as HDF5 ({why}). It is damaged, incomplete or hostile. "
+            f"{REMEDY}"
         )
-    return message["facts"]
+    return facts
 
 
 def _converse(child: BaseProcess, asked: int, told: int, source: Source, seconds: float) -> dict:
     """Serve the child's reads until its answer; only the child's time counts towards `seconds`."""
     pending, served, reads, left = b"", 0, 0, seconds
+    slow = {"error": f"looking into it takes more than {seconds:g} s"}
     while True:
-        start = time.monotonic()
         while b"\n" not in pending:
-            wait = left - (time.monotonic() - start)
-            if wait <= 0 or not select.select([asked], [], [], wait)[0]:
-                return {"error": f"looking into it takes more than {seconds:g} s"}
+            if (left := _wait([asked], [], left)) <= 0:
+                return slow
             data = os.read(asked, 1 << 16)
             if not data:
                 return {"error": _death(child)}
             pending += data
             if len(pending) > ANSWER_BYTES:
                 return {"error": "its description is far too long"}
-        left -= time.monotonic() - start
         line, pending = pending.split(b"\n", 1)
-        message = json.loads(line)
-        if "read" not in message:
-            return message
-        offset, length = message["read"]
+        try:
+            message = json.loads(line)
+            offset, length = message.get("read", (0, 0))
+            if "read" not in message:
+                return message
+            if not all(type(n) is int and 0 <= n <= source.size for n in (offset, length)):
+                raise ValueError
+        except (ValueError, TypeError, AttributeError, RecursionError):  # a file has taken it over
+            return {"error": "the process that looked into it says what makes no sense"}
         served, reads = served + length, reads + 1
         if served > METADATA_BYTES or reads > METADATA_READS:
             return {"error": "it holds far more metadata than this layout has"}
@@ -84,9 +89,18 @@ def _converse(child: BaseProcess, asked: int, told: int, source: Source, seconds
         reply = memoryview(len(data).to_bytes(8, "little") + data)
         try:
             while reply:
+                if (left := _wait([], [told], left)) <= 0:
+                    return slow
                 reply = reply[os.write(told, reply) :]
         except BrokenPipeError:
             return {"error": _death(child)}
+
+
+def _wait(to_read: list[int], to_write: list[int], left: float) -> float:
+    """Wait for one of the pipes; how many of the `left` seconds are left, or none."""
+    start = time.monotonic()
+    ready = any(select.select(to_read, to_write, [], left))
+    return left - (time.monotonic() - start) if ready else 0.0
 
 
 def _death(child: BaseProcess) -> str:

@@ -2,9 +2,9 @@
 
 from pmmo.config.settings import Settings
 from pmmo.model.released import Released
-from pmmo.model.systems import Gmu, Mmo, Pmmo, Sizes, System
+from pmmo.model.systems import Gmu, Mlp, Mmo, Pmmo, Sizes, System
 
-SYSTEM_CLASSES = {"gmu": Gmu, "mmo": Mmo, "pmmo": Pmmo, "released": Released}
+SYSTEM_CLASSES = {"gmu": Gmu, "mlp": Mlp, "mmo": Mmo, "pmmo": Pmmo, "released": Released}
 
 
 def build_system(settings: Settings, sizes: Sizes) -> System:

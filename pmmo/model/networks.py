@@ -20,7 +20,7 @@ LAYERS = ("text", "image", "gate")  # the "three wide hidden layers" of section 
 
 class Fused(NamedTuple):
     z: Tensor  # (B, H) fused embedding, Eq. 2
-    gate: Tensor  # (B, H) in (0, 1); 1 leans on the image
+    gate: Tensor | None  # (B, H) in (0, 1); 1 leans on the image; None: there is none
 
 
 def layer_shapes(text: int, image: int, hidden: int, gate_input: str) -> dict[str, tuple[int, ...]]:
@@ -87,6 +87,18 @@ class Fusion(nn.Module):
 
     def forward(self, text: Tensor, image: Tensor) -> Fused:
         return fuse(dict(self.named_parameters()), text, image, self.gate_input)
+
+
+class Columns(nn.Module):
+    """No fusion: one column as it is (`inputs`: text, image), or both side by side (both)."""
+
+    def __init__(self, inputs: str) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+    def forward(self, text: Tensor, image: Tensor) -> Fused:
+        columns = {"text": (text,), "image": (image,), "both": (text, image)}[self.inputs]
+        return Fused(z=torch.cat(columns, dim=-1), gate=None)  # (B, T), (B, I) or (B, T + I)
 
 
 class Inputs(nn.Module):

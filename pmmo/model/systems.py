@@ -1,4 +1,4 @@
-"""The systems: GMU, M+MO (two objectives) and PM+MO (two objectives, variational inference).
+"""The systems: GMU, M+MO (two objectives), PM+MO (with variational inference), and an MLP.
 
 Each is an `nn.Module` with `train_step` and `predict`. B movies in a batch, G genres.
 """
@@ -16,7 +16,14 @@ from pmmo.config.settings import Settings
 from pmmo.kernels.clipped_adam import ClippedAdam
 from pmmo.kernels.laplace_weights import fused
 from pmmo.kernels.layers import Linear
-from pmmo.model.networks import Fused, Fusion, Inputs, apply_max_norm, maxout_classifier
+from pmmo.model.networks import (
+    Columns,
+    Fused,
+    Fusion,
+    Inputs,
+    apply_max_norm,
+    maxout_classifier,
+)
 from pmmo.model.objectives import (
     KL_TERMS,
     kl_factor,
@@ -65,9 +72,12 @@ class System(nn.Module):
         super().__init__()
         self.settings, self.sizes = settings, sizes
         # in the order in which the movies pass through them
-        self.inputs = Inputs(sizes.text, sizes.image, settings.batch_norm)
+        self.inputs = self.build_inputs()
         self.fusion = self.build_fusion()
         self.classifier = self.build_classifier()
+
+    def build_inputs(self) -> nn.Module:
+        return Inputs(self.sizes.text, self.sizes.image, self.settings.batch_norm)
 
     def build_fusion(self) -> nn.Module:
         s = self.settings
@@ -76,7 +86,7 @@ class System(nn.Module):
     def build_classifier(self) -> nn.Module:
         s = self.settings
         return maxout_classifier(
-            s.width,
+            self.fused_width(),
             self.sizes.genres,
             units=s.maxout_units,
             layers=s.maxout_layers,
@@ -85,6 +95,10 @@ class System(nn.Module):
             batch_norm=s.batch_norm,
             order=s.classifier_order,
         )
+
+    def fused_width(self) -> int:
+        """H, the width of z."""
+        return self.settings.width
 
     def fuse(self, text: Tensor, image: Tensor, sample: bool) -> Fused:
         """z and gate (B, H); `sample` draws the weights where they have a posterior."""
@@ -112,8 +126,10 @@ class System(nn.Module):
         self.limit_norms()
         return terms
 
-    def predict(self, text: Tensor, image: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
-        """Genre probabilities (B, G) and gate (B, H)."""
+    def predict(
+        self, text: Tensor, image: Tensor, sample: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Genre probabilities (B, G) and gate (B, H), if there is one."""
         fused = self.fuse(*self.inputs(text, image), sample)
         return torch.sigmoid(self.classifier(fused.z)), fused.gate
 
@@ -138,6 +154,24 @@ class Gmu(System):
         super().limit_norms()
         if self.settings.max_norm != "none":
             apply_max_norm(self.fusion, self.settings.max_norm)
+
+
+class Mlp(Gmu):
+    """The GMU's classifier without its fusion: on one column, or on both side by side.
+
+    MaxoutMLP_w2v, VGG_Transfer and Concatenate of Arevalo et al. 2017. The classifier's own batch
+    norm is that of the inputs.
+    """
+
+    def build_inputs(self) -> Inputs:
+        return Inputs(self.sizes.text, self.sizes.image, enabled=False)
+
+    def build_fusion(self) -> Columns:
+        return Columns(self.settings.inputs)
+
+    def fused_width(self) -> int:
+        text, image, *_ = self.sizes
+        return {"text": text, "image": image, "both": text + image}[self.settings.inputs]
 
 
 class TwoObjectives(System):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.own_movies.printed import unwrapped
 from pmmo.own_movies.tables import Place, Table, listed
 
+LONGEST = 16 << 20  # characters of a vector
 Refuse = Callable[[int, str, str], PmmoError]  # (row within the piece, column, what is wrong)
 
 
@@ -63,14 +63,15 @@ def find_embedding(table: Table, name: str, option: str) -> Embedding:
     kind, folder = table.types[name], table.path.parent
     read: Callable[..., np.ndarray]
     if is_text(kind):
-        read, width = read_cells, first_width(table, name, lambda cell: vector(cell, folder))
+        read = read_cells
     elif is_list(kind) and is_number(innermost(kind)):
-        read, width = read_lists, first_width(table, name, only_row)
+        read = read_lists
     else:
         raise PmmoError(
             f"{table.path}: column {name!r} holds {str(kind)[:100]}; expected lists of numbers, or "
             "text with numbers or the path of a .npy file."
         )
+    width = first_width(table, name, folder)
     return Embedding(
         columns=(name,),
         labels=name,
@@ -184,13 +185,6 @@ def with_lengths(cells: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return cells, pc.fill_null(pc.list_value_length(cells), 0).to_numpy()
 
 
-def only_row(cell: list | None) -> list | None:
-    """The numbers of a cell that may have them in a list of one list."""
-    while cell and isinstance(cell[0], list):
-        cell = cell[0]
-    return cell
-
-
 def read_cells(
     piece: pa.RecordBatch, column: str, width: int, folder: Path, refuse: Refuse
 ) -> np.ndarray:
@@ -218,6 +212,8 @@ def vector(cell: str | None, folder: Path) -> np.ndarray | None:
     None for an empty cell; ValueError says what is wrong.
     """
     cell = (cell or "").strip()
+    if len(cell) > LONGEST:
+        raise ValueError(f"{cell[:60]!r} … is longer than {LONGEST:,} characters")
     if not cell.lower().endswith(".npy"):
         return numbers_in(cell)
     values = load_npy(folder / cell)
@@ -236,20 +232,24 @@ def numbers_in(cell: str) -> np.ndarray | None:
         text = text[1:-1].strip()
     if not text:
         return None
-    words = text.removesuffix(",").split("," if "," in text else None)
+    words = [word.strip() for word in text.removesuffix(",").split("," if "," in text else None)]
     try:
         with np.errstate(over="ignore"):
-            return np.array([float(word) for word in words], "<f4")
+            values = np.array([float(word) for word in words if word != "..."], "<f4")
     except ValueError:
-        why = "cut short: '...' stands for numbers" if "..." in text else "no list of numbers"
-        raise ValueError(f"{cell!r:.60} is {why}, and no path of a .npy file") from None
+        why = "no list of numbers"
+    else:
+        if len(values) == len(words):
+            return values
+        why = "cut short: '...' stands for numbers"
+    raise ValueError(f"{cell!r:.60} is {why}, and no path of a .npy file")
 
 
 def load_npy(path: Path) -> np.ndarray:
     """The numbers of a .npy file, mapped and not read; ValueError says what is wrong with it."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} cannot be read as a .npy file (it is no regular file)")
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a header may hold anything, and numpy evaluates it
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
@@ -276,14 +276,22 @@ def matrix(table: Table, name: str) -> Embedding:
     return Embedding(columns=(), labels=name, width=values.shape[1], rows=len(values), read=read)
 
 
-def first_width(table: Table, column: str, read: Callable[[Any], Any]) -> int:
+def first_width(table: Table, column: str, folder: Path) -> int:
     """The length of the first vector of a column; PmmoError where no movie has one."""
     row = 0
     for piece in table.pieces([column]):
-        for cell in piece.column(column):
+        cells = piece.column(column)
+        if is_list(cells.type):
+            while is_list(cells.type.value_type):
+                cells = cells.flatten()
+            _, lengths = with_lengths(cells)
+            if lengths.any():
+                return int(lengths[lengths > 0][0])
+            continue
+        for cell in cells:
             row += 1
             try:
-                found = read(cell.as_py())
+                found = vector(cell.as_py(), folder)
             except ValueError as error:
                 raise Place(table.path, row).refusal(column, f"{error}.") from None
             if found is not None and len(found):

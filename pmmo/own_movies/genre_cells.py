@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from unicodedata import normalize
 
+from pmmo.core.text import hides
 from pmmo.hdf5.layout_checks import GENRES, NAME_LENGTH
 from pmmo.own_movies.printed import is_call, unwrapped
 from pmmo.own_movies.tables import Place, Table
@@ -129,7 +130,7 @@ def names_of(found: Iterable[str], place: Place, column: str, seen: Seen) -> fro
     seen.no_value.update(name for name in names if name.lower() in NO_VALUE)
     names = [name for name in names if name.lower() not in NO_VALUE]
     for name in names:
-        if not name.isprintable() or len(name) > NAME_LENGTH or name.startswith(BRACKETS):
+        if hides(name) or len(name) > NAME_LENGTH or name.startswith(BRACKETS):
             raise place.refusal(
                 column,
                 f"{name!r:.60} is not a printable name of a genre, of at most {NAME_LENGTH} "

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from pmmo.core.errors import PmmoError
+from pmmo.core.outs import check_output
 from pmmo.core.progress import Progress
+from pmmo.core.text import cell, printable
 from pmmo.core.writing import growing
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
-from pmmo.own_movies.saved_model import Model, load_model
+from pmmo.own_movies.saved_model import Model, load_model, model_files
 from pmmo.own_movies.whole_set import Predicted, passes, predict_set
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.evaluation import decide, own_samples
@@ -36,6 +38,7 @@ def predict_file(
     batch-norm layers normalise (default: as the settings say). `output` appears whole or not at
     all; PmmoError says what is wrong.
     """
+    check_output(output, movies, *model_files(model))
     threads = torch.get_num_threads()
     device = choose_device("auto")
     prepare_process(device)
@@ -45,8 +48,6 @@ def predict_file(
     batch_norm = batch_norm or trained.system.settings.batch_norm_eval
     with open_features(movies, split=split, nan_text=trained.nan_text) as features:
         check_fit(trained, features, batch_norm)
-        if output.exists() and output.samefile(movies):
-            raise PmmoError(f"{output}: these are the movies. Give --output another name.")
         work = passes(trained.system, batch_norm) * len(features.rows) * features.row_bytes
         with Progress("predict", work) as progress:
             parts = predictions(
@@ -149,13 +150,14 @@ def write_predictions(
     with growing(output) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
+        genres = [cell(genre) for genre in model.genres]
         for batch, predicted in parts:
             without_text += batch.without_text
             decisions = decide(predicted.probabilities, threshold).tolist()  # (B, G)
             values = as_text(predicted.probabilities)
             spreads = None if predicted.sd is None else as_text(predicted.sd)
-            for row, movie in enumerate(batch.ids):
-                for k, genre in enumerate(model.genres):
+            for row, movie in enumerate(map(cell, batch.ids)):
+                for k, genre in enumerate(genres):
                     spread = spreads[row][k] if spreads else ""
                     writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
     return without_text
@@ -170,9 +172,10 @@ def describe(
     model: Model, output: Path, movies: int, samples: int, batch_norm: str, without_text: int
 ) -> str:
     settings = model.system.settings
+    what = f"{movies:,} movies, {len(model.genres)} genres"
+    by = f"{settings.label} ({settings.name}, cycle {model.cycle})"
     lines = [
-        f"{output}: {movies:,} movies, {len(model.genres)} genres, by {settings.label} "
-        f"({settings.name}, cycle {model.cycle}), decided at {settings.threshold:g}."
+        f"{printable(str(output))}: {what}, by {by}, decided at {settings.threshold:g}.",
     ]
     if samples > 1:
         lines.append(f"sd is over {samples} draws from the posterior.")

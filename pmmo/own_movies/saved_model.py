@@ -1,6 +1,7 @@
 """Read the model that a run keeps: model.safetensors (values) and model.json (what they mean)."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -48,16 +49,22 @@ class Model:
         return self.system.settings.seed + self.cycle
 
 
+def model_files(path: Path) -> tuple[Path, Path]:
+    """Values and card of the model in a run's folder, or of either of the two files."""
+    folder = path.parent if path.name in (VALUES, CARD) else path
+    return folder / VALUES, folder / CARD
+
+
 def load_model(path: Path, device: torch.device) -> Model:
     """The model of a run's folder, or of either of its two files; PmmoError if it is damaged."""
-    folder = path.parent if path.name in (VALUES, CARD) else path
-    for name in (VALUES, CARD):
-        if not (folder / name).is_file():
+    for file in model_files(path):
+        if not os.path.isfile(file):  # noqa: PTH113 (not even where the name is too long)
             raise PmmoError(
-                f"{folder / name}: there is no such file. Give the folder of a run, such as "
+                f"{file}: there is no such file. Give the folder of a run, such as "
                 "runs/rows/gmu or runs/experiment; `dvc repro` trains them, `dvc checkout` brings "
                 "trained ones back."
             )
+    folder = file.parent
     card = _read_card(folder / CARD)
     state = _read_values(folder / VALUES)
     _check_bounds(card, state, folder)
@@ -88,7 +95,9 @@ def _read_card(path: Path) -> Card:
         if len(genres) != sizes.genres:
             raise ValueError(f"it names {len(genres)} genres for {sizes.genres} outputs")
         settings = Settings(**card["settings"])
-        if problem := name_problem(genres) or name_problem([settings.name, str(settings.label)]):
+        if not isinstance(settings.name, str) or not isinstance(settings.label, str):
+            raise ValueError("its name and label are not texts")
+        if problem := name_problem(genres) or name_problem([settings.name, settings.label]):
             raise ValueError(problem)
         if type(card["cycle"]) is not int or card["nan_text"] not in ("zeros", "error"):
             raise ValueError("its cycle or nan_text is no such thing")

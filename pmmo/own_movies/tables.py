@@ -52,11 +52,11 @@ def open_table(path: Path) -> Table:
             f"{path}: a table is a file that ends with .csv, .tsv (packed: .gz) or .parquet. Save "
             "it in one of these forms; unpack an archive first."
         )
-    if path.exists() and not path.is_file():
-        raise PmmoError(f"{path}: is not a regular file. Give the path of a table.")
     decimal = "."
     read: Callable[..., Any]
     try:
+        if path.exists() and not path.is_file():
+            raise PmmoError(f"{path}: is not a regular file. Give the path of a table.")
         if parquet:
             fields, read = columns_of(path), partial(read_parquet, path)
         else:

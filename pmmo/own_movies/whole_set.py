@@ -47,14 +47,14 @@ class Moments:
 
     def statistics(self) -> Statistics:
         """Mean and variance over all rows, as batch norm has them."""
-        return self.mean.float(), (self.squares / self.count).float()
+        return self.mean, self.squares / self.count
 
 
 def norm_layers(system: System) -> list[list[nn.BatchNorm1d]]:
     """Batch-norm layers in the order in which their statistics can be known: the inputs' first."""
     inputs = [m for m in system.inputs.modules() if isinstance(m, nn.BatchNorm1d)]
     deeper = [m for m in system.modules() if isinstance(m, nn.BatchNorm1d) and m not in inputs]
-    return [inputs, *([layer] for layer in deeper)] if inputs else []
+    return [layers for layers in (inputs, *([layer] for layer in deeper)) if layers]
 
 
 def passes(system: System, batch_norm: str) -> int:
@@ -113,7 +113,7 @@ def gather(
     known: list[dict[nn.Module, Statistics]],
 ) -> None:
     """One pass over the movies: add the statistics of `layers` to `known`, for each choice."""
-    of_inputs = not known[0]  # the same for all choices
+    of_inputs = layers[0] in set(system.inputs.modules())  # the same for all choices
     moments = [{layer: Moments() for layer in layers} for _ in choices]
     for text, image in batches():
         for number, weights in enumerate(choices[:1] if of_inputs else choices):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pmmo.core import text as shown
 from pmmo.core.text import name, printable
 
 UNTRAINED = "did not train"
@@ -163,8 +164,5 @@ def csv_text(frame: pd.DataFrame, numbers: Mapping) -> str:
 
 
 def cell(value: object) -> object:
-    """Text fit for a cell: an apostrophe before what a spreadsheet would run (= + - @)."""
-    if not isinstance(value, str):
-        return value
-    text = printable(value)
-    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+    """Text fit for a CSV (`pmmo.core.text.cell`); any other value as it is."""
+    return shown.cell(value) if isinstance(value, str) else value

@@ -11,8 +11,8 @@ from pmmo.model.systems import System
 @torch.no_grad()
 def predict(
     system: System, text: Tensor, image: Tensor, *, samples: int = 0, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Probabilities (N, G) and mean gate (N,) of N movies, evaluated as one set.
+) -> tuple[Tensor, Tensor | None]:
+    """Probabilities (N, G) and mean gate (N,), if any, of N movies, evaluated as one set.
 
     `samples` = 0 takes the weights (or their posterior mean); K > 0 averages the probabilities
     of K posterior draws, seeded apart so that evaluation leaves the training's stream alone.
@@ -24,11 +24,12 @@ def predict(
     ):
         if not samples:
             probabilities, gate = system.predict(text, image)
-            return probabilities, gate.mean(-1)
+            return probabilities, None if gate is None else gate.mean(-1)
         torch.manual_seed(seed)
         draws = [system.predict(text, image, sample=True) for _ in range(samples)]
         probabilities = torch.stack([p for p, _ in draws]).mean(0)  # (N, G)
-        return probabilities, torch.stack([g.mean(-1) for _, g in draws]).mean(0)
+        gates = [gate.mean(-1) for _, gate in draws if gate is not None]
+        return probabilities, torch.stack(gates).mean(0) if gates else None
 
 
 def own_samples(system: System) -> int:
@@ -80,7 +81,7 @@ def final_predictions(
 
     `sets` holds (text, image) of "dev" and "test"; `means` the training means (T,), (I,), which
     replace a column in the ablation. Keys: dev, test (N, G); *_samples for systems with a
-    posterior; test_text_mean, test_image_mean (N, G); test_gate (N,).
+    posterior; test_text_mean, test_image_mean (N, G); test_gate (N,) for systems with a gate.
     """
     samples = own_samples(system)
     found: dict[str, Tensor] = {}
@@ -91,7 +92,8 @@ def final_predictions(
                 system, text, image, samples=system.settings.posterior_samples, seed=seed
             )
     text, image = sets["test"]
-    found["test_gate"] = gate
+    if gate is not None:
+        found["test_gate"] = gate
     no_text, no_image = means[0].expand_as(text), means[1].expand_as(image)
     found["test_text_mean"], _ = predict(system, no_text, image, samples=samples, seed=seed)
     found["test_image_mean"], _ = predict(system, text, no_image, samples=samples, seed=seed)

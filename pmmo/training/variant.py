@@ -1,19 +1,16 @@
 """Train one row and write its folder, `runs/<row>`."""
 
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from pmmo.config.engine import Engine
 from pmmo.config.settings import Settings, load_settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.inputs import Inputs
+from pmmo.core.lock import alone
 from pmmo.core.names import SPLITS
 from pmmo.data.movies import load_movies
 from pmmo.model.systems import Batch
@@ -48,7 +45,8 @@ def train_row(
     asked_workers()
     check_place(output)
     settings = load_settings(settings_file)
-    with alone(settings.name):
+    busy = f"{settings.name}: another process trains this row"
+    with alone(LOCKS / f"{settings.name}.lock", busy):
         drop_recorded(STORE)
         store = STORE / cycle_key(settings, data)
         movies = load_movies(data)
@@ -71,22 +69,6 @@ def train_row(
         summary = write_run(settings, cycles, splits, environment, movies, output)
         mark_finished(store, output)
     return summary
-
-
-@contextmanager
-def alone(row: str) -> Iterator[None]:
-    """One process at a time trains a row; the system drops the lock of one that is killed."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(LOCKS / f"{row}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{row}: another process trains this row; waiting for it to end", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_place(output: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from pmmo.analysis.claims import UNTRAINED, judge_all, judge_timed
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
-from pmmo.analysis.logistic import C, features, fit, logistic_scores
+from pmmo.analysis.logistic import C, features, fit, logistic_scores, regressions
 from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
@@ -24,7 +24,11 @@ from tests.fake_runs import VARIANTS, write_all
 
 ROOT = Path(__file__).parent.parent.parent
 MARGIN = 0.03
-LOGISTIC = {"train": 0.90, "dev": 0.50}
+PLAIN = {
+    "both": {"train": {"weighted": 0.90}, "dev": {"weighted": 0.50}},
+    "text": {"train": {"weighted": 0.70}, "dev": {"weighted": 0.40}},
+    "image": {"train": {"weighted": 0.60}, "dev": {"weighted": 0.30}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +49,19 @@ def test_the_reference_is_scikit_learns_on_half_of_the_demonstration(tmp_path):
     tensors = tmp_path / "tensors"
     extract(tmp_path / "movies.hdf5", tensors, nan_text="zeros", memory_limit_gb=8.0)
     movies = read_movies(tensors)
-    train, dev = (features(tensors, movies.splits[split]) for split in ("train", "dev"))
-    scaler = StandardScaler().fit(train)
-    for strength in (C, 1.0):  # ours, and scikit-learn's default
+    found = regressions(tensors, movies)
+    assert list(found) == ["text", "image", "both"]
+    for inputs, strength in (("text", C), ("both", C), ("both", 1.0)):  # 1: their default
+        train, dev, test = (
+            features(tensors, movies.splits[split], inputs) for split in ("train", "dev", "test")
+        )
+        scaler = StandardScaler().fit(train)
         theirs = OneVsRestClassifier(LogisticRegression(C=strength, max_iter=1000))
         theirs.fit(scaler.transform(train), movies.truth("train"))
-        guesses = theirs.predict(scaler.transform(dev))
-        expected = f1_scores(movies.truth("dev"), guesses)["weighted"]
-        assert logistic_scores(tensors, movies)["dev"] == pytest.approx(expected, abs=0.01)
+        for split, columns in (("dev", dev), ("test", test)):
+            guesses = theirs.predict(scaler.transform(columns))
+            expected = f1_scores(movies.truth(split), guesses)
+            assert found[inputs][split] == pytest.approx(expected, abs=0.012)
 
 
 def test_weights_are_scikit_learns():
@@ -102,21 +111,25 @@ def row(run, dev: float, train: float):
         ("pmmo-kl", 0.54, 0.55, False),  # M+MO, the same network, reaches 0.60
         ("pmmo-kl", 0.58, 0.59, True),
         ("pmmo-released", 0.54, 0.55, True),  # another network
+        ("mlp-text", 0.38, 0.40, True),  # compared with a regression on the same column
+        ("mlp-text", 0.36, 0.40, False),
+        ("mlp-image", 0.28, 0.30, True),
+        ("mlp-both", 0.46, 0.50, False),
     ],
 )
 def test_the_rule(runs, name, dev, train, trained):
     known = {"mmo": row(runs["mmo"], 0.60, 0.90), name: row(runs[name], dev, train)}
-    facts = training(known, LOGISTIC, MARGIN)
+    facts = training(known, PLAIN, MARGIN)
     assert facts["rows"][name]["trained"] == trained
     assert untrained(facts) == ([] if trained else [name])
 
 
 def test_a_weak_m_mo_lowers_no_reference_and_may_be_missing(runs):
     weak = {"mmo": row(runs["mmo"], 0.1, 0.1), "pmmo-kl": row(runs["pmmo-kl"], 0.52, 0.6)}
-    facts = training(weak, LOGISTIC, MARGIN)
+    facts = training(weak, PLAIN, MARGIN)
     assert untrained(facts) == ["mmo"]
     assert facts["rows"]["pmmo-kl"]["reference"] == 0.50
-    assert untrained(training({"pmmo-kl": weak["pmmo-kl"]}, LOGISTIC, MARGIN)) == []
+    assert untrained(training({"pmmo-kl": weak["pmmo-kl"]}, PLAIN, MARGIN)) == []
 
 
 def test_a_claim_that_rests_on_a_row_that_did_not_train_is_not_decidable(root, runs):

@@ -53,9 +53,9 @@ def test_pairing_takes_out_what_the_rows_share(evidence):
     assert paired.high - paired.low < 0.8 * (unpaired.high - unpaired.low)
 
 
-def test_the_seventeen_verdicts_are_words_that_dvc_can_show(evidence):
+def test_verdicts_are_words_that_dvc_can_show(evidence):
     judged = judge_all(evidence)
-    assert len(judged) == len({claim["key"] for claim in judged}) == 17
+    assert len(judged) == len({claim["key"] for claim in judged})
     allowed = {"holds", "does not hold", "equivalent", "undecided", "not run"}
     assert {claim["verdict"] for claim in judged} <= allowed
     assert json.dumps([claim["verdict"] for claim in judged])

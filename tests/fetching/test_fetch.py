@@ -84,15 +84,6 @@ def test_pinned_hashes(tmp_path):
     assert target.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("pins", "words"),
-    [({"images": 64 * "0"}, "names 'images'"), ({"genres": "abc"}, "64 hexadecimal")],
-)
-def test_bad_pins(tmp_path, pins, words):
-    with pytest.raises(PmmoError, match=words):
-        fetched(tmp_path, "x", sha256=pins)
-
-
 @pytest.mark.parametrize("kind", ["external storage", "cut in half", "gap", "enormous"])
 def test_local_file_is_checked(tmp_path, kind):
     source = write_bad(tmp_path / "own.hdf5", kind)

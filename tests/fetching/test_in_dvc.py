@@ -115,7 +115,7 @@ def test_a_repro_deletes_no_file_that_is_named_as_the_source(project, movies, na
     shutil.copy(movies, mine)
     edit_params(project, lambda tree: tree["data"].update(source=name))
     said = run(project, "dvc", "repro", "extract", ok=False)
-    assert f"data.source: {name} is, or lies in, " in said
+    assert f"data.source: {name} is, lies in or holds " in said
     assert mine.read_bytes() == movies.read_bytes()
     mine.unlink()
 
@@ -125,7 +125,7 @@ def test_an_experiment_from_a_file_that_dvc_deletes_is_refused(project, movies):
     shutil.copytree(movies.parent, project / "data", dirs_exist_ok=True)
     source = "data.source=data/movies.hdf5"
     said = run(project, "dvc", "exp", "run", "-S", source, "extract", ok=False)
-    assert "data.source: data/movies.hdf5 is, or lies in, " in said
+    assert "data.source: data/movies.hdf5 is, lies in or holds " in said
     assert "`dvc exp run` even before it runs a stage" in said
     assert "Running stage 'fetch'" not in said
 

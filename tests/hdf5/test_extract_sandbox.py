@@ -8,15 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import h5py
 import pytest
 
 from pmmo.hdf5 import inspection
+from pmmo.hdf5.layout_checks import check_layout
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BadFile, LocalFile
-from tests.movie_files import file_attribute, write_good
+from tests.movie_files import arrays, file_attribute, write_good
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -208,3 +210,46 @@ def test_while_other_threads_use_hdf5(tmp_path, movies):
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def speaking(monkeypatch, words: bytes) -> None:
+    """The child says this and nothing else, as one that a file has taken over may."""
+
+    def main(hears: int, says: int, *_: object) -> None:
+        os.write(says, words)
+        time.sleep(60)
+
+    monkeypatch.setattr(inspection, "main", main)
+
+
+NONSENSE = [
+    *(b"\n", b"{\n", b"[]\n", b"null\n", b'"read"\n', b"{}\n", b"\xff\n", b"[" * 50_000 + b"\n"),
+    *(b'{"read": %b}\n' % numbers for numbers in (b"1", b"[1]", b"[0, -1]", b"[-1, 4]", b"{}")),
+    *(b'{"read": %b}\n' % numbers for numbers in (b"[0.5, 1]", b"[true, 1]", b"[0, 1e99]", b"[]")),
+    *(b'{"facts": []}\n', b'{"error": "\\u001b[2J%b"}\n' % (b"x" * 9000)),
+]
+
+
+@pytest.mark.parametrize("words", NONSENSE, ids=range(len(NONSENSE)))
+def test_what_a_child_says_that_makes_no_sense_is_a_refusal(monkeypatch, movies, words):
+    speaking(monkeypatch, words)
+    with pytest.raises(BadFile, match=r"movies.hdf5: cannot be read as HDF5 \(") as caught:
+        inspect(movies)
+    assert len(str(caught.value)) < 1000
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_child_that_never_listens_is_given_up(monkeypatch, tmp_path):
+    """What it asked for is more than a pipe holds."""
+    speaking(monkeypatch, b'{"read": [0, 200000]}\n')
+    path = write_good(tmp_path / "movies.hdf5", **arrays(2000))
+    with LocalFile(path) as file, pytest.raises(BadFile, match=r"takes more than 0\.5 s"):
+        inspect(file, seconds=0.5)
+
+
+def test_facts_that_make_no_sense_are_a_refusal(movies):
+    facts = inspect(movies)
+    facts["columns"]["features"]["value"]["shape"] = [60.0, 8.0]
+    for found in (facts, {}, {"columns": []}):
+        with pytest.raises(BadFile, match=r"movies.hdf5: what was found in it makes no sense"):
+            check_layout(found, "movies.hdf5", movies.size, 1e9)

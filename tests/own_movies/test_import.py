@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +30,7 @@ from pmmo.hdf5.layout import COLUMNS
 from pmmo.own_movies.features import open_features
 from pmmo.own_movies.genre_cells import NO_VALUE
 from pmmo.own_movies.import_table import import_table
+from pmmo.own_movies.summary import source
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT, IMAGE = 3, 4
@@ -400,6 +404,8 @@ REFUSED = {
     ),
     "numbers left out": (numbers_as("[1. ... 2.]"), {"text": "t"}, "row 2 cut short '...'"),
     "a plot": (numbers_as("word " * 900), {"text": "t"}, "row 2 no list of numbers"),
+    "a plot with a pause": (numbers_as("A man ... goes."), {"text": "t"}, "no list of numbers"),
+    "JSON left out": (numbers_as("[1, ..., 2]"), {"text": "t"}, "row 2 cut short '...'"),
     "huge integer": (numbers_as(f"[1{'0' * 400}, 1]"), {"text": "t"}, "row 2 number 0 is inf"),
     "no label in a split": (
         columns(genres=["a"] * 38 + ["", "N/A"], split=["train", "val"] * 19 + ["test"] * 2),
@@ -443,7 +449,7 @@ def test_a_bad_table_is_refused_by_row(tmp_path, monkeypatch, kind):
 
 
 def test_more_movies_or_genres_than_can_be_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("pmmo.own_movies.import_table.MOVIES", 39)
+    monkeypatch.setattr("pmmo.own_movies.catalogue.MOVIES", 39)
     with pytest.raises(PmmoError, match=r"t.csv: has more than 39 rows. Give it in parts"):
         import_table(plain(tmp_path), tmp_path / "x")
     monkeypatch.setattr("pmmo.own_movies.genre_cells.GENRES", 1)
@@ -471,7 +477,7 @@ def test_semicolons_with_decimal_commas(tmp_path):
 
 def test_the_table_itself_is_not_overwritten(tmp_path):
     table = plain(tmp_path)
-    with pytest.raises(PmmoError, match="this is the table"):
+    with pytest.raises(PmmoError, match="is read by this command"):
         import_table(table, table)
     with pytest.raises(PmmoError, match="cannot be written"):
         import_table(table, table / "own.hdf5")
@@ -591,3 +597,24 @@ def test_real_movies_come_back_byte_for_byte(tmp_path):
                 assert own[name].dtype == file[name].dtype
                 assert own[name][()].tobytes() == file[name][()].tobytes()
             assert own["genres"].attrs["target_names"] == file["genres"].attrs["target_names"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/own.hdf5",
+        "/data/own movies, b=c (1).hdf5",
+        "[x].hdf5",
+        "a'b\"c\\.hdf5",
+        "Ä?.hdf5",
+        "1",
+    ],
+)
+def test_the_command_that_is_printed_gives_dvc_the_path(name):
+    """And so do the quotes that docs/data.md tells."""
+    (override,) = shlex.split(source(Path(name)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text("data:\n  source: auto\n")
+        apply_overrides(path, [override])
+        assert yaml.safe_load(path.read_text())["data"]["source"] == name

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from pmmo.core.errors import PmmoError
 from pmmo.own_movies import parquet
+from pmmo.own_movies.catalogue import read_catalogue
 from pmmo.own_movies.embeddings import find_embedding
 from pmmo.own_movies.tables import open_table
 
@@ -202,3 +204,32 @@ def test_many_columns_are_read_in_linear_time(tmp_path):
         sys.setprofile(None)
     assert found.shape == (2, 20_000)
     assert steps < 60 * len(names)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_width_of_a_vector_is_found_in_little_memory(tmp_path, nested):
+    """A small file may hold a vector of a hundred million zeros: 4 GB as numbers of Python."""
+    zeros = pa.array(np.zeros(1 << 20, "<f4"))
+    column = pa.ListArray.from_arrays([0, 0, len(zeros)], zeros)
+    if nested:
+        column = pa.ListArray.from_arrays([0, 0, 2], column)
+    table = open_table(write(tmp_path / "t.parquet", text=column))
+    tracemalloc.start()
+    try:
+        assert find_embedding(table, "text", "--text").width == 1 << 20
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_cells_that_unpack_to_far_too_much_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pmmo.own_movies.catalogue.PIECE", 1000)
+    monkeypatch.setattr("pmmo.own_movies.embeddings.LONGEST", 1000)
+    numbers = ["0 " * 999, "1"]
+    path = write(tmp_path / "t.parquet", id=["a", "b"], genres=[["x"] * 999, []], text=numbers)
+    with pytest.raises(PmmoError, match=r"ids and genres of 2 rows take .* bytes"):
+        read_catalogue(open_table(path), "id", "genres", "|")
+    with pytest.raises(
+        PmmoError, match=r"row 1, column 'text': .* is longer than 1,000 characters"
+    ):
+        find_embedding(open_table(path), "text", "--text")

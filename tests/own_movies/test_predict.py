@@ -11,7 +11,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pyro
 import pytest
 import torch
 from hypothesis import given, settings
@@ -33,6 +32,7 @@ from pmmo.training.evaluation import predict
 from tests.movie_files import BAD, NAMES, ROWS, SPLITS, TEXT, arrays, value, write_bad, write_good
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("process_as_it_was")
 PARAMS = load_params(ROOT / "params.yaml")
 TINY = {"width": 6, "maxout_units": 5, "epochs": 3, "batch_size": 18, "cycles": 2, "dropout": 0.2}
 SYSTEMS = {
@@ -47,17 +47,6 @@ SYSTEMS = {
 
 def tiny(system: str, **changes):
     return replace(SYSTEMS[system], **(TINY | {"device": "cpu"} | changes))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def process_as_it_was():
-    """Training and prediction set up the process they run in; the tests after these are others."""
-    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    with pyro.validation_enabled(False):
-        yield
-    torch.set_float32_matmul_precision(precision)
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -124,19 +113,25 @@ def test_sd_is_the_spread_of_the_draws_that_the_run_averaged(project, tmp_path):
 
 @st.composite
 def sets(draw):
-    """A system with random weights, movies of any number and shape, and a batch size."""
+    """A system with random weights, movies of any number and shape, and a batch size.
+
+    In 64 bits: batch norm divides by sqrt(variance + 1e-5), so where the few movies of a set hardly
+    differ it multiplies 32-bit rounding by up to 316 in each layer. Of 5,388 random GMUs on two or
+    three movies, one came out 1.6e-4 apart in 32 bits and 8e-16 in 64.
+    """
     movies, width = draw(st.integers(2, 40)), draw(st.integers(1, 9))
     seed = draw(st.integers(0, 2**32))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         name = draw(st.sampled_from(list(SYSTEMS)))
-        system = build_system(tiny(name, width=width), Sizes(4, 5, 3, 100))
+        system = build_system(tiny(name, width=width), Sizes(4, 5, 3, 100)).double()
         text, image = torch.randn(movies, 4) * 3, torch.randn(movies, 5).relu() * 10
+        text, image = text.double(), image.double()
         image[:, 2] = draw(st.sampled_from([0.0, 2.5]))  # a feature that no poster shows
     return system, text, image, draw(st.integers(1, 45))
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(drawn=sets(), samples=st.integers(1, 3))
 def test_batches_of_any_size_predict_as_the_whole_set_at_once(drawn, samples):
     system, text, image, size = drawn
@@ -158,7 +153,7 @@ def test_batches_of_any_size_predict_as_the_whole_set_at_once(drawn, samples):
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in system.state_dict().items())
     torch.testing.assert_close(
-        torch.cat([part.probabilities for part in found]), expected, atol=2e-5, rtol=0
+        torch.cat([part.probabilities for part in found]), expected, atol=1e-7, rtol=0
     )
 
 
@@ -176,8 +171,8 @@ def test_moments_are_those_of_all_rows(rows, size, mean, data):
     for part in x.split(size):
         moments.add(part)
     found = moments.statistics()
-    torch.testing.assert_close(found[0], x.mean(0).float())
-    torch.testing.assert_close(found[1], x.var(0, correction=0).float(), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(found[0], x.mean(0))
+    torch.testing.assert_close(found[1], x.var(0, correction=0), atol=1e-7, rtol=1e-6)
 
 
 def test_every_batch_norm_layer_is_known_to_the_passes():
@@ -425,7 +420,7 @@ def test_wrong_options_are_refused(project, tmp_path):
         predict_file(project / "runs" / "pmmo-samples", movies, output, samples=0)
     with pytest.raises(PmmoError, match=r"--samples 1: one draw has no spread"):
         predict_file(project / "runs" / "pmmo", movies, output, samples=1)
-    with pytest.raises(PmmoError, match=r"movies.hdf5: these are the movies"):
+    with pytest.raises(PmmoError, match=r"movies.hdf5: is read by this command"):
         predict_file(project / "runs" / "gmu", movies, movies)
     with pytest.raises(PmmoError, match=r"x.csv.*cannot be written"):
         predict_file(project / "runs" / "gmu", movies, movies / "x.csv")

@@ -20,22 +20,9 @@ from pmmo.reporting.latex import escape
 from pmmo.reporting.style import genre_names
 from stages import aggregate, report
 from tests.fake_runs import write_all
+from tests.nasty_names import NAMES
 
-GENRES = {
-    "Drama": 9000,
-    r"$\foo$": 6000,
-    "$": 4000,
-    "a|b `c` *d* _e_ [f](g) <b>h</b> &amp;": 3000,
-    r"{x} 100% #1 ~ ^ \input{/etc/passwd}": 3000,
-    "evil\u202eexe.gpj\u200b": 3000,
-    "two\nlines\r\nand\ta tab\x1b[31m": 3000,
-    '=HYPERLINK("x")': 3000,
-    "-1": 3000,
-    "剧情": 3000,
-    "喜剧片": 2000,
-    "x" * 300: 2000,
-    "": 2000,
-}
+GENRES = {"Drama": 9000, **dict.fromkeys(NAMES.values(), 3000), "喜剧片": 2000}
 ROWS = [
     ("gmu", "GMU $\\alpha$ | <i>x</i>\n\\end{table}\\input{/etc/passwd}"),
     ("mmo", "@M+MO " + "long" * 30),
@@ -158,9 +145,15 @@ def test_a_name_without_a_font_is_numbered_and_stands_beside_the_figure(root, nu
     with rc_context(fonts(numbers)):
         shown = dict(zip(numbers["data"]["genres"], genre_names(numbers), strict=True))
     assert (shown["Drama"], shown[r"$\foo$"]) == ("Drama", r"$\foo$")
-    assert (shown["剧情"], shown["喜剧片"]) == ("genre 10", "genre 11")
-    assert undrawn(numbers) == "genre 10: 剧情; genre 11: 喜剧片"
-    assert reports(root, "html")["index.html"].count("<figcaption>genre 10: 剧情") == 3
+    places = {name: f"genre {place}" for place, name in enumerate(numbers["data"]["genres"], 1)}
+    for name in ("剧情", "喜剧片"):
+        assert shown[name] == places[name]
+        assert f"{places[name]}: {name}" in undrawn(numbers)
+    captions = re.findall(
+        "<figcaption>(genre .*?)</figcaption>", reports(root, "html")["index.html"]
+    )
+    assert len(captions) == 3
+    assert all(f"{places['剧情']}: 剧情" in caption for caption in captions)
 
 
 def font_with(characters: str, path: Path) -> None:
@@ -185,7 +178,7 @@ def font_with(characters: str, path: Path) -> None:
 def test_an_installed_font_draws_what_dejavu_lacks(numbers, tmp_path, monkeypatch):
     without = render(numbers, "figure1")["png"]
     path = tmp_path / "squares.ttf"
-    font_with("剧情喜片变分", path)
+    font_with("剧情喜片变分🎬", path)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
     files = [str(tmp_path / "broken.ttf"), str(path)]
     monkeypatch.setattr("pmmo.reporting.drawing_text.findSystemFonts", lambda: files)

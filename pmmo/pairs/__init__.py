@@ -1,0 +1,1 @@
+"""Compare two results: paired differences of their F-scores, in numbers and in words."""
