@@ -58,6 +58,7 @@ FAILS = {  # a command that shows its message
 AS_SHOWN = ("python -m pmmo import ", "head -n 3 ")  # what they print holds at every size
 DRAWN_BY = {  # pictures that no stage draws: what does, named in the document
     "docs/openings.png": "python -m scripts.study_openings",
+    "docs/openings-paper.png": "python -m scripts.study_openings",
     "docs/performance-scaling.png": "make scaling",
 }
 
