@@ -242,7 +242,7 @@ def add_compare(commands) -> None:
             help="a row (gmu), an experiment or revision (its system under study), a row of a "
             f"revision (HEAD:gmu), or workspace; default: {default}",
         )
-    command.add_argument("--csv", type=Path, metavar="FILE", help="write the table as CSV, too")
+    add_path(command, "--csv", metavar="FILE", help="write the table as CSV, too")
     command.add_argument(
         "--exit-code",
         action="store_true",

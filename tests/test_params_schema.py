@@ -25,7 +25,8 @@ VALUES = [
     -1, 0, 1, 2, 3, 64, 10**4, 10**12, 0.5, 1.5, -0.5, 1e-40, 1e39, [], {}, {"x": 1},
     ["http://example.org/x"],
 ]  # fmt: skip
-UNSEEN = "is missing from params.yaml"  # a setting that no layer gives; no schema can see that
+# no schema can see these: a setting that no layer gives, a reference that is no row
+UNSEEN = ("is missing from params.yaml", "it must be a row: ")
 LAZY = ("scales", "systems")  # load_params reads of them what the rows need
 
 Place = tuple[str, ...]
@@ -82,7 +83,7 @@ def test_what_the_rules_refuse_the_schema_refuses(place, value):
     tree = changed(place, lambda block, key: block.update({key: value}))
     with pytest.MonkeyPatch.context() as patch:
         message = refused(tree, patch)
-    if message is not None and UNSEEN not in message:
+    if message is not None and not any(words in message for words in UNSEEN):
         assert not VALIDATOR.is_valid(tree), message
     elif message is None and place[0] not in LAZY:
         assert [error.message for error in VALIDATOR.iter_errors(tree)] == []
@@ -98,7 +99,7 @@ def test_a_missing_or_misspelt_key_is_refused_by_both(place):
     ):
         with pytest.MonkeyPatch.context() as patch:
             message = refused(tree, patch)
-        if message is not None and UNSEEN not in message:
+        if message is not None and not any(words in message for words in UNSEEN):
             assert not VALIDATOR.is_valid(tree), message
 
 

@@ -1,7 +1,7 @@
 """The JSON Schema of params.yaml, from the rules that check it: editors complete and check by it.
 
 What no schema can say stays with `load_params`: the form of an address, a source that DVC deletes,
-a setting that no layer gives, and that 3.0 is no whole number.
+a setting that no layer gives, a reference that is no row, and that 3.0 is no whole number.
 """
 
 import json
