@@ -1,7 +1,7 @@
 # docker build -t pmmo .                            CPU
 # docker build -t pmmo --build-arg TORCH=cu130 .    a CUDA build of torch; run with --gpus all
 # docker run --name run pmmo && docker cp run:/pmmo/reports .
-ARG PYTHON=3.13
+ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS base
 # of the wheels at download.pytorch.org: the same release of torch for CPU, or for a CUDA
 ARG TORCH=cpu

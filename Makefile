@@ -21,8 +21,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: repro test test-all test-ray bench scaling check lock clean git works
 
+# `dvc repro` with several training stages at a time
 repro: git works
-	dvc repro
+	python -m pmmo grid
 
 test: check
 	python -m pytest -n 2 --dist loadfile -m "not long"

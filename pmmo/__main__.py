@@ -64,7 +64,7 @@ def import_movies(table: Path, output: Path, **options: Any) -> str:
     return import_table(table, output, **options)
 
 
-def grid(jobs: int) -> str:
+def grid(jobs: int | None) -> str:
     from pmmo.commands.grid import run_grid
 
     return run_grid(jobs)
@@ -222,9 +222,8 @@ def add_grid(commands) -> None:
         "-j",
         "--jobs",
         type=whole_number(1),
-        default=2,
         metavar="N",
-        help="training stages at a time (default: 2); how many: docs/scaling.md",
+        help="training stages at a time, which share the cores (default: one per core, up to 4)",
     )
     command.set_defaults(run=grid)
 

@@ -1,4 +1,4 @@
-"""Run the whole grid with several training stages at once: `python -m pmmo grid -j 4`.
+"""Run the whole grid with several training stages at once: `python -m pmmo grid`.
 
 DVC decides which stages must run. This command starts several DVC processes, because one
 `dvc repro` runs its stages one after another. DVC processes can run stages side by side in one
@@ -13,26 +13,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from pmmo.core.cores import WORKERS, usable_cores
 from pmmo.core.errors import PmmoError
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 BEFORE = "extract"  # this stage and its dependencies are everything before training
 TRAINING = ("train@", "experiment")  # stages that may run side by side: names or prefixes
+MOST_JOBS = 4  # unless asked for more: each holds its own copy of the movies
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_STOP = 20.0  # time for an interrupted stage before it is killed
 
 
-def run_grid(jobs: int) -> str:
+def run_grid(jobs: int | None = None) -> str:
     """Run everything before training, then `jobs` training stages at a time, then the rest.
 
-    Returns a summary. If stages fail, raises PmmoError with their names after the others have
-    finished. Also raises PmmoError if interrupted. Finished work is kept.
+    The training stages share the cores. Without `jobs` there are as many stages at a time as
+    cores, at most MOST_JOBS. Returns a summary. If stages fail, raises PmmoError with their names
+    after the others have finished. Also raises PmmoError if interrupted. Finished work is kept.
     """
+    jobs = jobs or min(MOST_JOBS, usable_cores())
+    shared = {WORKERS: os.environ.get(WORKERS, str(max(1, usable_cores() // jobs)))}
     try:
         with stopped_by_signals():
             run_stages([("repro", BEFORE)], 1)
@@ -40,7 +45,7 @@ def run_grid(jobs: int) -> str:
             print(
                 f"{len(stages)} training stages to bring up to date, {jobs} at a time", flush=True
             )
-            run_stages([("repro", "--single-item", name) for name in stages], jobs)
+            run_stages([("repro", "--single-item", name) for name in stages], jobs, shared)
             run_stages([("repro",)], 1)
     except KeyboardInterrupt:
         raise PmmoError(
@@ -76,15 +81,20 @@ def environment() -> dict[str, str]:
     return os.environ | {"PATH": path, "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
-def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
-    """Run DVC once per command, `jobs` at a time; PmmoError names the failed commands."""
+def run_stages(
+    commands: Sequence[tuple[str, ...]], jobs: int, more: Mapping[str, str] | None = None
+) -> None:
+    """Run DVC once per command, `jobs` at a time; PmmoError names the failed commands.
+
+    `more` is added to the environment.
+    """
     waiting, failed = list(commands), []
     running: dict[tuple[str, ...], tuple[subprocess.Popen, threading.Thread]] = {}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
                 command = waiting.pop(0)
-                running[command] = start(command)
+                running[command] = start(command, more or {})
             time.sleep(SECONDS_BETWEEN_LOOKS)
             for command, (process, echo) in list(running.items()):
                 if process.poll() is not None:
@@ -101,11 +111,13 @@ def run_stages(commands: Sequence[tuple[str, ...]], jobs: int) -> None:
         )
 
 
-def start(command: tuple[str, ...]) -> tuple[subprocess.Popen, threading.Thread]:
+def start(
+    command: tuple[str, ...], more: Mapping[str, str]
+) -> tuple[subprocess.Popen, threading.Thread]:
     """Start DVC in its own session, and a thread that prints its lines with the stage's name."""
     process = subprocess.Popen(
         (*DVC, *command),
-        env=environment(),
+        env=environment() | more,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -131,7 +131,7 @@ def figure3(numbers: Mapping) -> Drawn:
 
 
 def differences(numbers: Mapping) -> Drawn:
-    """The differences that the paper prints, with ours, their intervals and verdicts."""
+    """The printed differences, with ours, their intervals and verdicts."""
     printed = [c for c in numbers["claims"] if c["unit"] == "F1" and c["paper"] is not None]
     shown = [claim for claim in printed if claim["ours"] is not None]
     figure, axes = canvas(8.2, 1.6 + 0.3 * len(shown), lines=2)
@@ -156,11 +156,11 @@ def differences(numbers: Mapping) -> Drawn:
     axes.set_yticks(range(len(shown)), [shorter(claim["statement"]) for claim in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("F1 difference in favour of the claim (diamonds: the paper's)")
+    axes.set_xlabel("F1 difference in favour of the claim (diamonds: as printed)")
     titled(
         figure,
         numbers,
-        "The F-score differences that the paper prints",
+        "F-score differences, printed and measured",
         f"Paired difference and {numbers['intervals']['level']:.0%} interval over movies and "
         f"{cycles(numbers)} cycles.",
     )

@@ -8,6 +8,7 @@ import torch
 
 from pmmo.config.engine import Engine
 from pmmo.config.settings import Settings, load_settings
+from pmmo.core.cores import WORKERS, usable_cores
 from pmmo.core.errors import PmmoError
 from pmmo.core.inputs import Inputs
 from pmmo.core.lock import alone
@@ -24,7 +25,6 @@ from pmmo.training.run_folder import RunSummary, unite, write_run
 
 STORE = Path(".work/cycles")  # finished cycles of rows that DVC has not got yet
 LOCKS = Path(".work/rows")
-WORKERS = "PMMO_WORKERS"  # environment: cycles side by side on a CPU; changes no number
 
 
 def train_row(
@@ -114,7 +114,4 @@ def number_of_workers(settings: Settings, device: torch.device) -> int:
     """One process per core, or as asked, on a CPU, at most one per cycle; one on a GPU."""
     if device.type != "cpu":
         return 1
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return min(settings.cycles, asked_workers() or available)
+    return min(settings.cycles, asked_workers() or usable_cores())

@@ -32,6 +32,7 @@ elif command == "stage":
 else:
     name = rest[-1] if rest else "all"
     print("Running", name, flush=True)
+    print("workers:", os.environ.get("PMMO_WORKERS"), flush=True)
     started = time.monotonic()
     subprocess.run(["sleep", os.environ.get("STAGE_SECONDS", "0.4")])
     with open("log.jsonl", "a") as log:
@@ -76,6 +77,28 @@ def test_training_stages_run_side_by_side_between_the_others(jobs, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "[train@c] Running train@c" in lines
     assert "[train@c] python is True" in lines
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "asked", "at_a_time", "workers"),
+    [
+        (2, None, None, 2, 1),
+        (9, None, None, 4, 2),
+        (9, 2, None, 2, 4),
+        (1, 3, None, 3, 1),
+        (9, 2, "7", 2, 7),
+    ],
+)
+def test_stages_share_the_cores(monkeypatch, capsys, cores, jobs, asked, at_a_time, workers):
+    monkeypatch.setattr(grid, "usable_cores", lambda: cores)
+    monkeypatch.delenv("PMMO_WORKERS", raising=False)
+    if asked:
+        monkeypatch.setenv("PMMO_WORKERS", asked)
+    grid.run_grid(jobs)
+    lines = capsys.readouterr().out.splitlines()
+    assert f"3 training stages to bring up to date, {at_a_time} at a time" in lines
+    assert f"[train@c] workers: {workers}" in lines
+    assert f"[extract] workers: {asked}" in lines
 
 
 def test_a_stage_that_fails_is_named_after_the_others_have_finished(monkeypatch):
