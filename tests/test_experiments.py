@@ -51,6 +51,7 @@ def test_the_way_back_is_that_of_the_documents():
     assert f"$ {RESTORE}\n$ {SWITCH}\n$ {CHECKOUT}\n" in page
 
 
+@pytest.mark.long
 def test_a_queued_sweep_fetches_once_and_trains_only_the_system_under_study(folder, tmp_path):
     write_synthetic(tmp_path / "movies.hdf5", rows=120, seed=3)
     with FileServer(tmp_path / "movies.hdf5") as server:
@@ -67,10 +68,11 @@ def test_a_queued_sweep_fetches_once_and_trains_only_the_system_under_study(fold
     ).splitlines()[0]
     names = columns.split(",")
     assert {"f1_weighted", "elbo", "penalty", "data.source"} <= set(names)
-    assert len(names) <= 16
+    assert len(names) <= 20  # readable in one terminal
     assert same_as_committed(folder)
 
 
+@pytest.mark.long
 def test_two_experiments_are_compared_and_their_curves_overlaid(folder):
     difference = run(folder, "dvc", "exp", "diff", "sweep-1", "sweep-2", "--json")
     changed = json.loads(difference)["params"]["params.yaml"]
@@ -84,6 +86,7 @@ def test_two_experiments_are_compared_and_their_curves_overlaid(folder):
     assert "sweep-2" in page
 
 
+@pytest.mark.long
 def test_an_experiment_is_applied_or_becomes_a_branch(folder):
     run(folder, "dvc", "exp", "branch", "sweep-1", "v1-none")
     assert "v1-none" in run(folder, "git", "branch")
@@ -96,7 +99,7 @@ def test_an_experiment_is_applied_or_becomes_a_branch(folder):
     ("setting", "says"),
     [
         ("elbo=v9", "resolve: elbo is 'v9'"),
-        ("data.source=absent.hdf5", "give it an absolute path"),
+        pytest.param("data.source=absent.hdf5", "give it an absolute path", marks=pytest.mark.long),
     ],
 )
 def test_a_failed_experiment_in_a_copy_leaves_the_workspace_alone(folder, setting, says):

@@ -52,7 +52,9 @@ def refused(run, *arguments: object, **options: object) -> None:
         assert_seen(str(error))
 
 
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+# in the same process other tests let torch flush subnormal numbers to zero
+FLOATS = st.floats(allow_subnormal=False)
+PLAIN = st.none() | st.booleans() | st.integers() | FLOATS | st.text()
 ANY = st.recursive(
     PLAIN | st.sampled_from([*NAMES.values()]),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -103,7 +103,7 @@ def evidence(tmp_path_factory):
 def test_each_claim_about_a_difference_has_its_prediction(evidence):
     found = power(evidence, 0.8)
     claims = {claim["key"]: claim for claim in found["claims"]}
-    assert len(claims) == 17  # without the count of genres and the clock, with the mean of Table 2
+    assert len(claims) == 18  # without the count of genres and the clock, with the mean of Table 2
     assert "pmmo-wins-most-genres" not in claims
     assert found["factors"] == pytest.approx([0.599, 2.874], abs=0.001)  # chi2 with 4 degrees
     same = claims.pop("unregularised-earlier")  # the same best epochs in every cycle

@@ -60,7 +60,7 @@ def places_of(secret: str, folder: Path) -> list[str]:
     return [name for name, content in all_of(folder).items() if secret.encode() in content]
 
 
-@pytest.mark.parametrize("where", [[], ["--temp"]])
+@pytest.mark.parametrize("where", [[], pytest.param(["--temp"], marks=pytest.mark.long)])
 def test_a_secret_by_name_is_sent_and_stored_nowhere(project, movies, monkeypatch, where):
     monkeypatch.setenv("MOVIES_KEY", SECRET)
     with FileServer(movies) as server:
@@ -75,6 +75,7 @@ def test_a_secret_by_name_is_sent_and_stored_nowhere(project, movies, monkeypatc
     assert places_of(SECRET, project) == []
 
 
+@pytest.mark.long
 def test_a_secret_whose_server_fails_is_stored_nowhere(project, monkeypatch):
     """With a proxy that has a password, too."""
     monkeypatch.setenv("MOVIES_KEY", SECRET)

@@ -177,9 +177,9 @@ def test_scores_written_elsewhere_are_the_same():
         row.label: {name: getattr(row, name) for name in AVERAGES} for row in paper.TABLE1.values()
     }
     weighted = {line["row"]: line["weighted"] for line in seen("gmu", "scores")}
-    assert weighted["GMU"] == paper.AREVALO_WEIGHTED["GMU"]
-    assert weighted["MaxoutMLP_w2v (text)"] == paper.AREVALO_WEIGHTED["maxout MLP, text"]
-    assert weighted["VGG_Transfer (image)"] == paper.AREVALO_WEIGHTED["maxout MLP, image"]
+    assert weighted["GMU"] == paper.AREVALO["gmu"].weighted
+    assert weighted["MaxoutMLP_w2v (text)"] == paper.AREVALO["mlp-text"].weighted
+    assert weighted["VGG_Transfer (image)"] == paper.AREVALO["mlp-image"].weighted
 
 
 def test_the_committed_page_is_that_of_the_facts(monkeypatch, tmp_path):
