@@ -117,7 +117,7 @@ def start(
     """Start DVC in its own session, and a thread that prints its lines with the stage's name."""
     process = subprocess.Popen(
         (*DVC, *command),
-        env=environment() | more,
+        env={**environment(), **more},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
