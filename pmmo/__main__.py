@@ -10,11 +10,11 @@ import sys
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pmmo import __version__
 from pmmo.core.errors import PmmoError
-from pmmo.core.text import print_in_any_locale
+from pmmo.core.text import print_in_any_locale, to_nowhere
 
 
 def show_params(row: str | None, schema: bool = False) -> str:
@@ -300,11 +300,6 @@ def main() -> None:
     say(command, text)
     if code:
         sys.exit(code)
-
-
-def to_nowhere(stream: TextIO) -> None:
-    """Let Python flush a stream at its end although its reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def say(command: str, text: str) -> None:

@@ -10,6 +10,8 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from pmmo.core.text import to_nowhere
+
 LINE_SECONDS = 20.0  # between lines in a log
 
 
@@ -51,8 +53,10 @@ class Progress:
             unit_scale=True,
             bar_format="{n_fmt} of {total_fmt} ({percentage:.0f}%), {rate_fmt}, {remaining} left",
         )
-        with suppress(BrokenPipeError):  # nobody reads any more
+        try:
             print(f"{self.label}: {meter}", file=self.stream, flush=True)
+        except BrokenPipeError:  # nobody reads any more
+            to_nowhere(self.stream)
 
 
 SECONDS_BETWEEN_LINES = 20.0

@@ -1,9 +1,11 @@
 """Text from outside (genres, labels, paths) made fit to show: one line, nothing hidden in it."""
 
 import io
+import os
 import re
 import sys
 import unicodedata
+from typing import TextIO
 
 LONGEST = 200  # characters of a name
 # Drawn as nothing, though Unicode counts them as letters, marks or symbols.
@@ -42,6 +44,11 @@ def cell(text: str) -> str:
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is, in a cell too."""
     return MARKUP.sub(r"\\\g<0>", printable(text))
+
+
+def to_nowhere(stream: TextIO) -> None:
+    """Let a stream whose reader has gone be flushed: by Python at its end, or before a fork."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_in_any_locale() -> None:

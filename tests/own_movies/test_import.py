@@ -527,7 +527,8 @@ def test_closed_and_full_outputs_end_without_a_traceback(tmp_path, redirection, 
     plain(tmp_path, 10)
     if "full" in redirection and not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    line = f"set -o pipefail; {sys.executable} -m pmmo import t.csv own.hdf5 {redirection}"
+    command = f"{sys.executable} -m pmmo import t.csv own.hdf5"
+    line = f"set -o pipefail; (sleep 0.2; exec {command}) {redirection}"  # the reader has gone
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=tmp_path,
