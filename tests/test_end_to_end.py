@@ -55,6 +55,7 @@ def test_a_second_run_does_no_work(clone):
     assert "up to date" in text
 
 
+@pytest.mark.long
 def test_training_again_changes_only_what_the_clock_and_the_machine_write(clone):
     metrics_before = (clone / "reports/metrics.json").read_bytes()
     predictions = (clone / "runs/rows/gmu/predictions-1.safetensors").read_bytes()
@@ -72,6 +73,7 @@ def test_training_again_changes_only_what_the_clock_and_the_machine_write(clone)
     assert (clone / "reports/metrics.json").read_bytes() == metrics_before
 
 
+@pytest.mark.long
 def test_changing_one_row_retrains_that_row_alone(clone):
     edit_params(clone, lambda tree: tree["variants"]["pmmo-v2"].update(anneal_from=0.5))
     text = run(clone, "dvc", "repro")

@@ -109,6 +109,7 @@ def test_a_failed_experiment_in_a_copy_leaves_the_workspace_alone(folder, settin
     assert same_as_committed(folder)
 
 
+@pytest.mark.long
 def test_a_late_failure_in_the_workspace_says_how_to_put_it_back(folder):
     """`elbo` of the same length passes `resolve`; git must not take the file for unchanged."""
     settings = ("-S", "elbo=v2", "-S", "data.memory_limit_gb=0.0001")
@@ -122,6 +123,7 @@ def test_a_late_failure_in_the_workspace_says_how_to_put_it_back(folder):
     put_back(folder)
 
 
+@pytest.mark.long
 def test_a_killed_experiment_goes_on_with_the_cycles_it_lacks(folder):
     """One cycle at a time; killed in the second of three, whose first is then kept."""
     words = ("dvc", "exp", "run", "-S", "cycles=3", "-S", "epochs=12", "experiment")
