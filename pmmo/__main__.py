@@ -317,12 +317,5 @@ def say(command: str, text: str) -> None:
             to_nowhere(stream)
 
 
-def program() -> None:
-    """`main` in a process of its own, whose exit code does not depend on who still reads."""
-    main()
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        to_nowhere(stream)  # all is said: what Python itself writes at its end cannot fail
-
-
 if __name__ == "__main__":
-    program()
+    main()

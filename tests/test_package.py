@@ -72,7 +72,7 @@ def test_requirements_txt_is_what_running_and_testing_need():
 
 
 def test_the_command_pmmo_is_python_m_pmmo(wheel):
-    assert "pmmo = pmmo.__main__:program" in described(wheel, "entry_points.txt")
+    assert "pmmo = pmmo.__main__:main" in described(wheel, "entry_points.txt")
 
 
 def test_one_version_everywhere(wheel, monkeypatch, capsys):
