@@ -15,6 +15,14 @@ from pmmo.core.text import to_nowhere
 LINE_SECONDS = 20.0  # between lines in a log
 
 
+def tell(line: str, stream: TextIO) -> None:
+    """Print a line of progress. If its reader has gone, this and later lines are dropped."""
+    try:
+        print(line, file=stream, flush=True)
+    except BrokenPipeError:
+        to_nowhere(stream)
+
+
 class Progress:
     """Counts bytes towards `total`; shows bytes, rate and time left on `stream`."""
 
@@ -53,10 +61,7 @@ class Progress:
             unit_scale=True,
             bar_format="{n_fmt} of {total_fmt} ({percentage:.0f}%), {rate_fmt}, {remaining} left",
         )
-        try:
-            print(f"{self.label}: {meter}", file=self.stream, flush=True)
-        except BrokenPipeError:  # nobody reads any more
-            to_nowhere(self.stream)
+        tell(f"{self.label}: {meter}", self.stream)
 
 
 SECONDS_BETWEEN_LINES = 20.0
@@ -110,4 +115,4 @@ class Monitor:
             self.say(f"{self.done} of {self.epochs} epochs, {state}, {left:.0f} s left")
 
     def say(self, what: str) -> None:
-        print(f"{self.name}: {what}", file=sys.stderr, flush=True)
+        tell(f"{self.name}: {what}", sys.stderr)
