@@ -200,6 +200,8 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("classifier_learning_rate", 0, "a number > 0"),
     ("weight_decay", -1e-9, "a number >= 0"),
     ("kept_epoch", "first", "best or last"),
+    ("train_on", "dev", "train or train+dev"),
+    ("epoch_predictions", "yes", "true or false"),
     ("threshold", 1, "a number > 0 and < 1"),
     ("epochs", 0, "a whole number >= 1"),
     ("batch_size", 2, "a whole number >= 3"),
