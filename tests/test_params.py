@@ -70,7 +70,7 @@ def resolve_tree(folder, *changes):
 
 def test_the_repositorys_file():
     params = load_params(ROOT / "params.yaml")
-    assert len(params.rows) == 17
+    assert len(params.rows) == 20
     assert list(params.rows) == list(TREE["variants"])
     for name, row in params.rows.items():
         assert row.name == name
@@ -87,7 +87,10 @@ def test_the_repositorys_file():
     assert params.rows["pmmo-literal"].kl_weight == "exact"
     assert params.rows["gmu-unregularised"].max_norm == "none"
     assert params.experiment == replace(
-        params.rows["pmmo-kl-l2"], name="experiment", label="System under study"
+        params.rows["pmmo-kl-l2"],
+        name="experiment",
+        label="System under study",
+        epoch_predictions=False,
     )
     assert params.data.source == "synthetic"
     assert params.data.rows == 2600

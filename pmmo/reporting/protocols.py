@@ -88,10 +88,10 @@ def notes(numbers: Mapping, texts: Mapping[str, str]) -> tuple[str, ...]:
         f"({level}) covers cycles and movies, as that of a claim. What is chosen on test is chosen "
         f"again on each resampling of the movies; the threshold is one of {facts['candidates']}. "
         "Honest improvements choose on dev alone.",
-        f"Batch statistics: the default here are {evaluation}. Best seed: the interval is of the "
-        "expected lead over other seeds, for scores that are normal. An undefined F1 changes no "
-        "weighted F1, because a genre without movies has no weight. Together: what one published "
-        "program does (docs/published.md). Definitions: docs/protocols.md.",
+        f"Batch statistics: rows here have {evaluation} by default. Best seed: the interval is of "
+        "the expected lead over other seeds, for scores that are normal. An undefined F1 changes "
+        "no weighted F1, because a genre without movies has no weight. Together: what one "
+        "published program does (docs/published.md). Definitions: docs/protocols.md.",
         *reasons(facts["habits"], texts),
     )
 

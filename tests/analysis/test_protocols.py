@@ -15,6 +15,7 @@ from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.protocols import HABITS, HONEST, ON_DEV, THRESHOLDS, protocols
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
+from stages import aggregate
 from tests.fake_runs import ON_DEV as ROWS_ON_DEV
 from tests.fake_runs import write_all
 
@@ -286,3 +287,33 @@ def test_damaged_probabilities_are_named(root):
 def test_rows_on_dev_alone_are_nothing_to_report(tiny):
     with pytest.raises(PmmoError, match="names no row that leaves dev out of training"):
         read_runs(tiny / "runs/rows", ROWS_ON_DEV)
+
+
+# ---- nothing else reads them ----
+
+
+def reports(root: Path) -> dict[str, bytes]:
+    """What `aggregate` writes, without the numbers of the protocols."""
+    (root / "settings").mkdir(exist_ok=True)
+    settings = {
+        "rows": dict(ROWS),
+        "intervals": CHANCE,
+        "guard": {"margin": 0.03},
+        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
+    }
+    (root / "settings/reports.json").write_text(json.dumps(settings))
+    aggregate.main(root)
+    numbers = json.loads((root / "reports/numbers.json").read_text())
+    numbers.pop("protocols")
+    (root / "reports/numbers.json").write_text(json.dumps(numbers))
+    return {path.name: path.read_bytes() for path in (root / "reports").iterdir()}
+
+
+def test_no_other_number_reads_what_chooses_nothing_or_a_row_on_dev(root):
+    before = reports(root)
+    assert not [name for name, content in before.items() if b"train-dev" in content]
+    rng = np.random.default_rng(0)
+    for path in root.glob("runs/rows/*/protocols-*"):
+        nonsense = {key: rng.random(x.shape, np.float32) for key, x in load_file(path).items()}
+        save_file(nonsense, path)
+    assert reports(root) == before
