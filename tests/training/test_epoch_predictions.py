@@ -24,7 +24,7 @@ from tests.training.test_training import (
     write_data,
 )
 
-SYSTEMS = ("gmu", "mmo", "pmmo")
+SYSTEMS = ("gmu", "pmmo")
 __all__ = ["as_the_stage_runs"]  # a fixture, for every test here
 
 
@@ -50,7 +50,7 @@ def test_they_are_the_predictions_of_each_epoch(system, kept):
     epochs = found.protocols["test_epochs"]
     assert epochs.shape == (4, len(SPLITS["test"].text), G)
     assert torch.equal(epochs[found.summary["best_epoch"] - 1], found.predictions["test"])
-    for epoch in (1, 2, 3):  # training that ends there; elbo kl would weigh its KL otherwise
+    for epoch in (1, 3):  # training that ends there; elbo kl would weigh its KL otherwise
         if system != "pmmo":
             shorter = trained(system, kept_epoch="last", epochs=epoch)
             assert torch.equal(epochs[epoch - 1], shorter.predictions["test"])
