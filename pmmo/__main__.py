@@ -160,9 +160,10 @@ def add_predict(commands) -> None:
     )
     command.add_argument(
         "--batch-norm",
-        choices=("evaluation_set", "running"),
-        help="normalise by the statistics of these movies, or by those that training kept; "
-        "default: batch_norm_eval of the run",
+        choices=("running", "evaluation_set"),
+        default="running",
+        help="normalise by the statistics that training kept (default), or by those of these "
+        "movies together, as the run tested its models",
     )
     command.add_argument(
         "--batch-size",

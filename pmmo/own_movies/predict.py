@@ -28,15 +28,16 @@ def predict_file(
     *,
     split: str | None = None,
     samples: int | None = None,
-    batch_norm: str | None = None,
+    batch_norm: str = "running",
     batch_size: int = 1024,
 ) -> str:
     """Write the predictions of the model of a run for the movies of a file; says what it did.
 
     `split` takes the movies of train, dev or test alone. `samples` posterior draws give the spread
-    (default: as many as the run's settings say), `batch_norm` says by which statistics the
-    batch-norm layers normalise (default: as the settings say). `output` appears whole or not at
-    all; PmmoError says what is wrong.
+    (default: as many as the run's settings say). Batch-norm layers normalise by `batch_norm`: the
+    `running` statistics that training kept, so that a movie's genres do not depend on its company,
+    or those of the `evaluation_set`. `output` appears whole or not at all; PmmoError says what is
+    wrong.
     """
     check_output(output, movies, *model_files(model))
     threads = torch.get_num_threads()
@@ -45,7 +46,6 @@ def predict_file(
     torch.set_num_threads(threads)  # unlike training, there is one process
     trained = load_model(model, device)
     samples = number_of_samples(trained, samples)
-    batch_norm = batch_norm or trained.system.settings.batch_norm_eval
     with open_features(movies, split=split, nan_text=trained.nan_text) as features:
         check_fit(trained, features, batch_norm)
         work = passes(trained.system, batch_norm) * len(features.rows) * features.row_bytes
