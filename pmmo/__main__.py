@@ -203,6 +203,13 @@ def add_predict(commands) -> None:
         help="only these movies of a file that has splits; default: all movies of the file",
     )
     command.add_argument(
+        "--order",
+        choices=("file", "unsure"),
+        default="file",
+        help="as the movies stand in the file (default), or those first of which the model is "
+        "least sure",
+    )
+    command.add_argument(
         "--samples",
         type=whole_number(0, 10_000),
         metavar="K",

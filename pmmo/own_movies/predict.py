@@ -3,8 +3,9 @@
 import csv
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,8 +21,17 @@ from pmmo.own_movies.predictor import BATCH, Predictions, Predictor, load_predic
 from pmmo.own_movies.saved_model import model_files
 from pmmo.training.device import choose_device, prepare_process
 
-COLUMNS = ("id", "genre", "probability", "sd", "decision")
+COLUMNS = ("id", "genre", "probability", "sd", "decision", "low", "high")
+OF_MOVIE = ("fewest", "most", "unsure", "far")  # columns alike in all lines of a movie
 FEW = 500  # movies to normalise by; of 300 a fifth get other genres than in a set of 781
+
+
+class Part(NamedTuple):
+    """Some movies with their predictions."""
+
+    ids: list[str]
+    without_text: int
+    found: Predictions
 
 
 def predict_file(
@@ -30,13 +40,15 @@ def predict_file(
     output: Path,
     *,
     split: str | None = None,
+    order: Literal["file", "unsure"] = "file",
     batch_size: int = BATCH,
     **options: Any,
 ) -> str:
     """Write the predictions of the models of a run for the movies of a file; says what it did.
 
-    `split` takes the movies of train, dev or test alone; `options` are those of `load_predictor`.
-    `output` appears whole or not at all; PmmoError says what is wrong.
+    `split` takes the movies of train, dev or test alone; with `order` "unsure" those come first of
+    which the model is least sure. `options` are those of `load_predictor`. `output` appears whole
+    or not at all; PmmoError says what is wrong.
     """
     check_output(output, movies, *model_files(model))
     threads = torch.get_num_threads()
@@ -49,8 +61,15 @@ def predict_file(
         work = predictor.passes() * len(features.rows) * features.row_bytes
         with Progress("predict", work) as progress:
             parts = predictions(predictor, features, batch_size, progress)
-            without_text = write_predictions(output, predictor, parts)
-    return describe(predictor, output, len(features.rows), without_text)
+            if order == "unsure":
+                parts = least_sure_first(parts)
+            without_text, far = write_predictions(output, predictor, parts)
+    lines = describe(predictor, output, len(features.rows))
+    if without_text:
+        lines.append(f"Movies without text, taken as zeros: {without_text:,}.")
+    if far:
+        lines.append(f"Movies far from those of training: {far:,}.")
+    return "\n".join(lines)
 
 
 def check_fit(predictor: Predictor, features: Features) -> None:
@@ -67,7 +86,7 @@ def check_fit(predictor: Predictor, features: Features) -> None:
                 "take a model that was trained on such features."
             )
     movies = len(features.rows)
-    if not by_these_movies(predictor):
+    if not predictor.by_these_movies():
         return
     if movies == 1:
         raise PmmoError(
@@ -83,14 +102,9 @@ def check_fit(predictor: Predictor, features: Features) -> None:
         )
 
 
-def by_these_movies(predictor: Predictor) -> bool:
-    """Whether batch norm takes the statistics of the movies that are predicted."""
-    return predictor.passes() > len(predictor.models)
-
-
 def predictions(
     predictor: Predictor, features: Features, batch_size: int, progress: Progress
-) -> Iterator[tuple[FeatureBatch, Predictions]]:
+) -> Iterator[Part]:
     """Each batch of movies with its predictions; `progress` counts the bytes that were read."""
     latest: FeatureBatch
 
@@ -109,36 +123,48 @@ def predictions(
                 f"{latest.ids[bad[0]]!r}. Are its numbers of the size of those in training, and is "
                 "the model whole?"
             )
-        yield latest, predicted
+        yield Part(latest.ids, latest.without_text, predicted)
 
 
-def write_predictions(
-    output: Path, predictor: Predictor, parts: Iterator[tuple[FeatureBatch, Predictions]]
-) -> int:
-    """Write the CSV; the number of movies without text."""
-    without_text = 0
+def least_sure_first(parts: Iterator[Part]) -> Iterator[Part]:
+    """All movies as one part, those first of which the model is least sure."""
+    ids, without_text, found = zip(*parts, strict=True)
+    joined, names = Predictions.join(list(found)), list(chain.from_iterable(ids))
+    rows = np.argsort(-joined.unsure, kind="stable")
+    yield Part([names[row] for row in rows], sum(without_text), joined[rows])
+
+
+def write_predictions(output: Path, predictor: Predictor, parts: Iterator[Part]) -> tuple[int, int]:
+    """Write the CSV; the numbers of movies without text, and of those far from training."""
+    without_text = far = 0
     with growing(output) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow((*COLUMNS, *OF_MOVIE))
         genres = [cell(genre) for genre in predictor.genres]
-        for batch, predicted in parts:
-            without_text += batch.without_text
-            decisions = predicted.decisions.astype(int).tolist()  # (B, G)
-            values = as_text(predicted.probabilities)
-            spreads = None if predicted.sd is None else as_text(predicted.sd)
-            for row, movie in enumerate(map(cell, batch.ids)):
-                for k, genre in enumerate(genres):
-                    spread = spreads[row][k] if spreads else ""
-                    writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
-    return without_text
+        for ids, empty, predicted in parts:
+            without_text += empty
+            far += 0 if predicted.far is None else int(predicted.far.sum())
+            by_genre = [
+                as_text(getattr(predicted, name), predicted.decisions.shape)
+                for name in ("probabilities", "sd", "decisions", "low", "high")
+            ]
+            of_movies = [as_text(getattr(predicted, name), (len(ids),)) for name in OF_MOVIE]
+            for movie, *columns, own in zip(
+                map(cell, ids), *by_genre, zip(*of_movies, strict=True), strict=True
+            ):
+                for line in zip(genres, *columns, strict=True):
+                    writer.writerow((movie, *line, *own))
+    return without_text, far
 
 
-def as_text(values: np.ndarray) -> list[list[str]]:
-    """Six significant digits of each."""
-    return [[f"{value:.6g}" for value in row] for row in values.tolist()]
+def as_text(values: np.ndarray | None, shape: tuple[int, ...]) -> list:
+    """Six significant digits of each, in nested lists; empty texts where there are no values."""
+    if values is None:
+        return np.full(shape, "").tolist()
+    return np.vectorize("{:.6g}".format, otypes=[object])(values.astype(float)).tolist()
 
 
-def describe(predictor: Predictor, output: Path, movies: int, without_text: int) -> str:
+def describe(predictor: Predictor, output: Path, movies: int) -> list[str]:
     best, count = predictor.models[0], len(predictor.models)
     settings, several = best.system.settings, isinstance(predictor.threshold, np.ndarray)
     what = f"{movies:,} movies, {len(predictor.genres)} genres"
@@ -156,8 +182,6 @@ def describe(predictor: Predictor, output: Path, movies: int, without_text: int)
     elif count > 1:
         lines.append(f"sd is over the {count} models.")
     if settings.batch_norm:
-        whose = f"these {movies:,} movies" if by_these_movies(predictor) else "training"
+        whose = f"these {movies:,} movies" if predictor.by_these_movies() else "training"
         lines.append(f"Batch norm took the statistics of {whose} ({predictor.batch_norm}).")
-    if without_text:
-        lines.append(f"Movies without text, taken as zeros: {without_text:,}.")
-    return "\n".join(lines)
+    return lines

@@ -17,21 +17,24 @@ from torch import Tensor
 from pmmo.core.errors import PmmoError
 from pmmo.data.value_checks import nan_rows, usable
 from pmmo.decisions.stored import DECISION, STATISTICS, Fitted, mean_of
-from pmmo.decisions.temperature import calibrate
+from pmmo.decisions.temperature import calibrate, clipped
 from pmmo.own_movies.saved_model import (
     Model,
     folder_of,
     load_decision,
     load_ensemble,
     load_model,
+    load_reference,
 )
 from pmmo.own_movies.whole_set import passes, predict_set
 from pmmo.training.device import choose_device
 from pmmo.training.evaluation import own_samples
+from pmmo.training.reference import Reference
 
 Statistics = Literal["running", "evaluation_set"]
 PER_GENRE: Final = "per_genre"
 BATCH = 1024
+INTERVAL = (0.05, 0.95)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +43,36 @@ class Predictions:
 
     genres: tuple[str, ...]  # G
     probabilities: np.ndarray  # (N, G)
-    sd: np.ndarray | None  # (N, G) over the draws of all models, or over the models
     decisions: np.ndarray  # (N, G) bool
+    # over the posterior draws of all models, or over the models; None where there are not two
+    sd: np.ndarray | None  # (N, G)
+    low: np.ndarray | None  # (N, G) the 5th percentile
+    high: np.ndarray | None  # (N, G) the 95th
+    fewest: np.ndarray | None  # (N,) number of genres that a draw decides: the 5th percentile
+    most: np.ndarray | None  # (N,) the 95th
+    # by movie
+    unsure: np.ndarray  # (N,) mean binary entropy of the probabilities over the genres, 0 to 1 bit
+    far: np.ndarray | None  # (N,) bool: further from training than 99 in 100 movies of dev
+
+    def __getitem__(self, rows: np.ndarray) -> "Predictions":
+        """Those of some movies, in that order."""
+        columns = {name: getattr(self, name) for name in by_movie()}
+        taken: dict[str, Any] = {n: None if c is None else c[rows] for n, c in columns.items()}
+        return Predictions(genres=self.genres, **taken)
 
     @classmethod
     def join(cls, parts: list["Predictions"]) -> "Predictions":
         """Those of several batches, one after the other."""
         joined: dict[str, Any] = {"genres": parts[0].genres}
-        for name in (field.name for field in fields(cls) if field.name != "genres"):
+        for name in by_movie():
             values = [getattr(part, name) for part in parts]
             joined[name] = None if values[0] is None else np.concatenate(values)
         return cls(**joined)
+
+
+def by_movie() -> list[str]:
+    """The fields of Predictions with a row per movie."""
+    return [field.name for field in fields(Predictions) if field.name != "genres"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +85,7 @@ class Predictor:
     threshold: float | np.ndarray  # one, or of each genre (G,)
     of_shown: bool  # whether it is compared with the calibrated probabilities
     temperature: float | None  # None: the probabilities are as the models give them
+    reference: Reference | None  # what is far from training
     device: torch.device
 
     @property
@@ -104,20 +127,35 @@ class Predictor:
             )
             for model in self.models
         ]
-        for parts in zip(*of_models, strict=True):
+        for columns, *parts in zip(batches(), *of_models, strict=True):
             own = np.stack([part.probabilities.cpu().numpy() for part in parts])  # (C, B, G)
             draws = [part.draws.cpu().numpy() for part in parts if part.draws is not None]
-            yield self._decided(own, np.concatenate(draws) if draws else own)
+            yield self._decided(own, np.concatenate(draws) if draws else own, self._far(*columns))
 
-    def _decided(self, own: np.ndarray, draws: np.ndarray) -> Predictions:
+    def _far(self, text: Tensor, image: Tensor) -> np.ndarray | None:
+        if self.reference is None:
+            return None
+        return (self.reference.distances(text, image) > self.reference.limit).numpy()
+
+    def _decided(self, own: np.ndarray, draws: np.ndarray, far: np.ndarray | None) -> Predictions:
         """From the models' probabilities (C, B, G) and the draws of all of them (CK, B, G)."""
         found = mean_of(own) if len(own) > 1 else own[0]  # (B, G)
-        shown = self._calibrated(found)
+        shown, drawn = self._calibrated(found), self._calibrated(draws)
+        spread: dict[str, Any] = dict.fromkeys(("sd", "low", "high", "fewest", "most"))
+        if len(draws) > 1:
+            counts = ((drawn if self.of_shown else draws) > self.threshold).sum(axis=2)  # (CK, B)
+            spread["sd"] = drawn.std(axis=0, ddof=1)
+            spread["low"], spread["high"] = np.quantile(drawn, INTERVAL, axis=0)
+            spread["fewest"], spread["most"] = np.quantile(
+                counts, INTERVAL, axis=0, method="inverted_cdf"
+            )
         return Predictions(
             genres=self.genres,
             probabilities=shown,
-            sd=self._calibrated(draws).std(axis=0, ddof=1) if len(draws) > 1 else None,
             decisions=(shown if self.of_shown else found) > self.threshold,
+            unsure=entropy(shown),
+            far=far,
+            **spread,
         )
 
     def _calibrated(self, probabilities: np.ndarray) -> np.ndarray:
@@ -127,7 +165,11 @@ class Predictor:
 
     def passes(self) -> int:
         """How often the movies are read."""
-        return sum(passes(model.system, self.batch_norm) for model in self.models)
+        return 1 + sum(passes(model.system, self.batch_norm) for model in self.models)
+
+    def by_these_movies(self) -> bool:
+        """Whether batch norm takes the statistics of the movies that are predicted."""
+        return self.passes() > 1 + len(self.models)
 
     def _checked(self, text: ArrayLike, image: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Both as float32 arrays (N, T) and (N, I), movies without text as zeros."""
@@ -150,9 +192,15 @@ class Predictor:
             found.append(array)
         if len(found[0]) != len(found[1]):
             raise PmmoError(f"text has {len(found[0])} movies, image {len(found[1])}")
-        if self.batch_norm == "evaluation_set" and len(found[0]) == 1 and self.passes() > 1:
+        if len(found[0]) == 1 and self.by_these_movies():
             raise PmmoError("one movie has no statistics of its own; take batch_norm='running'")
         return found[0], found[1]
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """The mean over the genres of each forecast's entropy in bits: (N, G) -> (N,)."""
+    p = clipped(probabilities)
+    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1)
 
 
 def as_array(values: ArrayLike | Tensor, name: str) -> np.ndarray:
@@ -225,6 +273,7 @@ def load_predictor(
         threshold=threshold_of(threshold, fitted, settings.threshold),
         of_shown=isinstance(threshold, float),
         temperature=fitted.temperature if fitted and calibrated else None,
+        reference=load_reference(path, best),
         device=place,
     )
 

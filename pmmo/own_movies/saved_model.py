@@ -17,6 +17,7 @@ from pmmo.decisions.stored import DECISION, REMEDY, Decision, read_decision, val
 from pmmo.hdf5.layout_checks import name_problem
 from pmmo.model.build import build_system
 from pmmo.model.systems import Sizes, System
+from pmmo.training.reference import FAR, Reference, read_reference
 
 VALUES, CARD = "model.safetensors", "model.json"
 CARD_BYTES = 16 << 20
@@ -58,7 +59,7 @@ def model_files(path: Path) -> list[Path]:
     """The files of the models in a run's folder; those of the best one come first."""
     folder = folder_of(path)
     others = sorted(folder.glob("model-*.safetensors")) if os.path.isdir(folder) else []  # noqa: PTH112
-    return [folder / VALUES, folder / CARD, folder / DECISION, *others]
+    return [*(folder / name for name in (VALUES, CARD, DECISION, FAR)), *others]
 
 
 def load_model(path: Path, device: torch.device) -> Model:
@@ -86,6 +87,12 @@ def load_decision(path: Path, model: Model) -> Decision | None:
             f"{CARD} beside it {model.cycle}). {REMEDY}"
         )
     return decision
+
+
+def load_reference(path: Path, model: Model) -> Reference | None:
+    """What is far from the training movies; None where it is not there. PmmoError if damaged."""
+    file, sizes = folder_of(path) / FAR, model.system.sizes
+    return read_reference(file, sizes.text, sizes.image) if file.is_file() else None
 
 
 def load_ensemble(

@@ -7,7 +7,7 @@ import torch
 
 from pmmo.config.settings import Settings
 from pmmo.decisions.stored import Decision, Fitted, mean_of
-from pmmo.decisions.temperature import cross_fitted, fit_temperature, nll
+from pmmo.decisions.temperature import HIGHEST, LOWEST, cross_fitted, fit_temperature, nll
 from pmmo.decisions.thresholds import tune
 from pmmo.training.evaluation import scores, statistics_of
 from pmmo.training.loop import Cycle
@@ -24,7 +24,8 @@ def decide_on_dev(
     """The decision of the models of `cycles`, `truth` (N, G) being the labels of dev.
 
     The choice has the highest weighted F1 on dev, where thresholds are cross-fitted; of equals, the
-    simpler one. Probabilities are calibrated if that lowers the cross-fitted NLL.
+    simpler one. Probabilities are calibrated if that lowers the cross-fitted NLL, unless the
+    temperature is at a bound: few movies of dev that are all right would have none cold enough.
     """
     fitted: dict[str, dict[str, Fitted]] = {}
     for statistics, suffix in statistics_of(settings).items():
@@ -45,7 +46,8 @@ def decide_on_dev(
         cycles=tuple(cycle.summary["cycle"] for cycle in cycles),
         ensemble=name == "ensemble",
         thresholds=thresholds,
-        calibrated=running[name].nll_calibrated < running[name].nll,
+        calibrated=running[name].nll_calibrated < running[name].nll
+        and LOWEST < running[name].temperature < HIGHEST,
         fitted=fitted,
     )
 

@@ -23,6 +23,7 @@ from pmmo.model.systems import System
 from pmmo.training.decision import decide_on_dev, kept
 from pmmo.training.loop import Cycle, Splits, Summary, sizes_of
 from pmmo.training.model_card import model_card
+from pmmo.training.reference import FAR, reference_of, write_reference
 
 COLUMNS = ("cycle", "epoch", *CURVES)
 
@@ -88,6 +89,7 @@ def write_run(
         for cycle in models:
             write_bytes(folder / values_name(cycle.summary["cycle"], decision), save(cycle.state))
         write_decision(folder / DECISION, decision)
+        write_reference(folder / FAR, reference_of(splits["train"], splits["dev"]))
         write_text(folder / "model.json", json.dumps(description, indent=1))
         write_text(folder / "README.md", card)
     return summary

@@ -141,8 +141,12 @@ def test_probabilities_that_are_right_stay_as_they_are():
     truth, p = forecasts(300, 2, scale=3)
     one = SimpleNamespace(summary={"cycle": 0}, predictions={"dev": torch.from_numpy(p)})
     found.append(decide_on_dev(plain, [one], one, truth))
-    assert [decision.calibrated for decision in found] == [False, True]
-    assert [set(decision.fitted) for decision in found] == [{"running"}, {"running"}]
+    truth = np.array([[0, 1], [1, 0]], np.uint8)  # all right: no temperature is cold enough
+    right = {"dev": torch.where(torch.from_numpy(truth) > 0, 0.6, 0.4)}
+    one = SimpleNamespace(summary={"cycle": 0}, predictions=right)
+    found.append(decide_on_dev(plain, [one], one, truth))
+    assert [decision.calibrated for decision in found] == [False, True, False]
+    assert {tuple(decision.fitted) for decision in found} == {("running",)}
 
 
 def test_best_keeps_the_best_cycle_and_all_keeps_all():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import entropy
 from sklearn.metrics import f1_score
 
 import pmmo
@@ -188,6 +189,62 @@ def test_thresholds_and_temperature_are_those_that_were_stored(project):
     np.testing.assert_array_equal(found.decisions, plain.probabilities > fitted.thresholds)
     at = pmmo.load(run, ensemble=False, threshold=0.4, calibrated=True).predict(text, image)
     np.testing.assert_array_equal(at.decisions, at.probabilities > 0.4)
+
+
+def test_unsure_is_the_mean_entropy_and_the_least_sure_movies_come_first(project, tmp_path):
+    run, movies = project / "runs" / "gmu", project / "movies.hdf5"
+    said = [
+        predict_file(run, movies, tmp_path / order, order=order, ensemble=True, batch_size=40)
+        for order in ("file", "unsure")
+    ]
+    assert said[0].partition(":")[2] == said[1].partition(":")[2]
+    lines = [(tmp_path / order).read_text().splitlines() for order in ("file", "unsure")]
+    assert lines[0][0] == lines[1][0]
+    assert sorted(lines[0]) == sorted(lines[1])
+    p, unsure = (column(tmp_path / "unsure", name) for name in ("probability", "unsure"))
+    expected = entropy(np.stack([p, 1 - p]), base=2).mean(axis=1)
+    for k in range(G):
+        np.testing.assert_allclose(unsure[:, k], expected, rtol=1e-4)
+    assert (np.diff(unsure[:, 0]) <= 0).all()
+    in_file = column(tmp_path / "file", "unsure")[:, 0]
+    assert not (np.diff(in_file) <= 0).all()
+
+
+def test_intervals_are_percentiles_of_the_models(project):
+    text, image = (arrays(MOVIES)[name][60:] for name in ("text", "image"))
+    run = project / "runs" / "gmu"
+    found = pmmo.load(run, ensemble=True, calibrated=False, threshold=0.5).predict(text, image)
+    each = np.stack(
+        [load_file(run / f"predictions-{k}.safetensors")["test_running"].numpy() for k in range(3)]
+    )
+    low, high = np.percentile(each, [5, 95], axis=0)
+    np.testing.assert_allclose(found.low, low, atol=1e-6)
+    np.testing.assert_allclose(found.high, high, atol=1e-6)
+    counts = (each > 0.5).sum(axis=2)  # of three models the lowest and the highest
+    np.testing.assert_array_equal(found.fewest, counts.min(axis=0))
+    np.testing.assert_array_equal(found.most, counts.max(axis=0))
+    alone = pmmo.load(run, ensemble=False).predict(text, image)
+    assert [getattr(alone, name) for name in ("sd", "low", "high", "fewest", "most")] == [None] * 5
+
+
+def test_movies_far_from_training_are_flagged(project, tmp_path):
+    run, columns = project / "runs" / "mmo", arrays(MOVIES)
+    text, image = columns["text"], columns["image"]
+    model = pmmo.load(run)
+    known = model.predict(text, image).far
+    assert known[36:60].sum() == 1  # of 24 movies of dev one is beyond their 99th percentile
+    text[3] *= 50
+    image[80] += 9
+    found = model.predict(text, image).far
+    assert found[[3, 80]].all()
+    assert (np.delete(found, [3, 80]) == np.delete(known, [3, 80])).all()
+    write_good(tmp_path / "far.hdf5", splits=SPLITS, **columns)
+    said = predict_file(run, tmp_path / "far.hdf5", tmp_path / "x.csv")
+    assert f"Movies far from those of training: {found.sum()}." in said
+    np.testing.assert_array_equal(column(tmp_path / "x.csv", "far")[:, 0], found)
+    copy = chosen(run, tmp_path)
+    (copy / "far.safetensors").unlink()
+    assert pmmo.load(copy).predict(text, image).far is None
 
 
 def test_movies_without_text_are_zeros(project):

@@ -256,7 +256,7 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
     try:
         summary = runs.train_row(tmp_path / "settings.json", tmp_path / "data", output)
         names = {"settings.json", "summary.json", "environment.json", "curves.csv", "model.json"}
-        names |= {"README.md", "decision.json"}
+        names |= {"README.md", "decision.json", "far.safetensors"}
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
         assert {p.name for p in output.iterdir()} == names
         assert not list(tmp_path.rglob("*.tmp"))
