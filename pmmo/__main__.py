@@ -95,6 +95,17 @@ def split_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
+def share(text: str) -> float:
+    """A type for argparse: a number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is not a number between 0 and 1")
+    return value
+
+
 def whole_number(low: int, high: int = 2**63 - 1):
     """A type for argparse: a whole number from `low` up, and not beyond what is of use."""
 
@@ -147,22 +158,70 @@ def add_predict(commands) -> None:
         metavar="FILE",
         help="default: predictions.csv",
     )
+    models = command.add_mutually_exclusive_group()
+    models.add_argument(
+        "--ensemble",
+        action="store_true",
+        default=None,
+        help="the mean of the models of all cycles; default: what the run chose on dev",
+    )
+    models.add_argument(
+        "--single",
+        dest="ensemble",
+        action="store_false",
+        default=None,
+        help="the model of the best cycle alone",
+    )
+    thresholds = command.add_mutually_exclusive_group()
+    thresholds.add_argument(
+        "--thresholds",
+        dest="threshold",
+        action="store_const",
+        const="per_genre",
+        help="a threshold per genre, fitted on dev; default: what the run chose on dev",
+    )
+    thresholds.add_argument(
+        "--threshold", type=share, metavar="X", help="one threshold on the column probability"
+    )
+    shown = command.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--calibrated",
+        action="store_true",
+        default=None,
+        help="probabilities after a temperature fitted on dev; default: what the run chose on dev",
+    )
+    shown.add_argument(
+        "--uncalibrated",
+        dest="calibrated",
+        action="store_false",
+        default=None,
+        help="probabilities as the model gives them",
+    )
     command.add_argument(
         "--split",
         choices=("train", "dev", "test"),
         help="only these movies of a file that has splits; default: all movies of the file",
     )
     command.add_argument(
+        "--order",
+        choices=("file", "unsure"),
+        default="file",
+        help="as the movies stand in the file (default), or those first of which the model is "
+        "least sure",
+    )
+    command.add_argument(
         "--samples",
         type=whole_number(0, 10_000),
         metavar="K",
-        help="posterior draws behind the column sd; default: posterior_samples of the run",
+        help="posterior draws of each model, behind the column sd; default: posterior_samples of "
+        "the run",
     )
     command.add_argument(
         "--batch-norm",
-        choices=("evaluation_set", "running"),
-        help="normalise by the statistics of these movies, or by those that training kept; "
-        "default: batch_norm_eval of the run",
+        choices=("running", "evaluation_set"),
+        default="running",
+        help="normalise by the statistics that training kept (default), or by those of these "
+        "movies together, as the run tested its models",
     )
     command.add_argument(
         "--batch-size",

@@ -10,15 +10,19 @@ sources of chance (movies and cycles) are present and the true ordering of the r
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors.numpy import save_file
 
 from pmmo.analysis.metrics import f1_per_genre, f1_scores
 from pmmo.core.names import CURVES
+from pmmo.decisions.stored import DECISION, write_decision
 from pmmo.published.mmimdb import GENRE_COUNTS
 from pmmo.published.paper import ROWS
+from pmmo.training.decision import decide_on_dev
 
 OTHER_ROWS = {
     "gmu-unregularised": "GMU without regularisation",
@@ -151,7 +155,7 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
     rate = np.array(list(genres.values())) / 25_959
     skill = SKILL.get(name, 1.0)
     best = 4 if name == "gmu-unregularised" else max(5, epochs - 6)
-    summary, curves = [], []
+    summary, curves, trained = [], [], []
     for cycle in range(cycles):
         rng = np.random.default_rng([sum(map(ord, name)), cycle])
         scores, arrays = {}, {}
@@ -176,9 +180,14 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
             save_file(
                 aside(arrays["test"], epochs, best), folder / f"protocols-{cycle}.safetensors"
             )
+        dev = {"dev": torch.from_numpy(arrays["dev"])}
+        trained.append(SimpleNamespace(summary={"cycle": cycle}, predictions=dev))
         summary.append({"cycle": cycle, "seed": cycle, "best_epoch": best, **scores})
         gap = 0.3 if name == "gmu-unregularised" else 0.05
         curves.append(curve(rng, cycle, epochs, best, scores["dev"]["weighted"], gap, bayes))
+    known = {key: settings[key] for key in ("threshold", "train_on")}
+    plain = SimpleNamespace(batch_norm=False, **known)
+    write_decision(folder / DECISION, decide_on_dev(plain, trained, trained[0], truth["dev"]))
     pd.concat(curves).to_csv(folder / "curves.csv", index=False)
     seconds = SECONDS.get(name, 5.25)
     (folder / "settings.json").write_text(json.dumps(settings))

@@ -19,6 +19,7 @@ from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES, CURVES
+from pmmo.decisions.temperature import calibrate, fit_temperature
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
 SOFTWARE = ("python", "torch", "pyro", "precision")  # of a row's environment; the rest is machine
@@ -146,11 +147,19 @@ def curve_means(run: Run) -> dict[str, Any]:
 
 
 def calibration(run: Run, movies: Movies) -> dict[str, Any]:
-    """NLL, Brier score and calibration error on test, of the prediction and of K samples."""
-    truth = movies.truth("test")
-    found = {}
-    for kind, key in (("prediction", "test"), ("samples", "test_samples")):
-        probabilities = run.predictions(key)  # (C, N, G)
+    """NLL, Brier score and calibration error on test: of the prediction, before and after each
+    cycle's temperature, and of K samples.
+    """
+    truth, own = movies.truth("test"), run.probabilities("test")  # (C, N, G)
+    dev = run.probabilities("dev")
+    temperatures = [fit_temperature(movies.truth("dev"), p) for p in dev]
+    kinds = {
+        "prediction": own,
+        "calibrated": np.stack([calibrate(*pair) for pair in zip(own, temperatures, strict=True)]),
+        "samples": run.predictions("test_samples"),
+    }
+    found: dict[str, Any] = {}
+    for kind, probabilities in kinds.items():
         if probabilities is None:
             continue
         cycles = [measures(truth, p) for p in probabilities]
@@ -162,6 +171,7 @@ def calibration(run: Run, movies: Movies) -> dict[str, Any]:
                 "share": curve.share,
             }
         }
+    found["calibrated"]["temperature"] = mean_sd(temperatures)
     return found
 
 

@@ -216,7 +216,8 @@ def improvement(key: str, run: Run, beyond: Sequence[Mapping]) -> Interval:
     if cycles == 1 and key != "thresholds":
         raise NoReplay(DOES_NOT_APPLY, "the row has one cycle")
     switches = [name.format(cycles=cycles) for name in HONEST[key]]
-    (found,) = (e for e in beyond if e["variant"] == run.name and e["switches"] == switches)
+    options = (e for e in beyond if e["variant"] == run.name and not e["predict"])
+    (found,) = (option for option in options if option["switches"] == switches)
     return Interval(found["gain"], found["low"], found["high"])
 
 

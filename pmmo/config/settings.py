@@ -144,6 +144,7 @@ class Settings:
     batch_size: int = setting(Rule(kind=int, low=3, high=10_000_000), ALL)
     cycles: int = setting(Rule(kind=int, low=1, high=1_000), ALL)
     seed: int = setting(Rule(kind=int, low=0, high=SEEDS), ALL)
+    keep_models: str = setting(Rule(("best", "all")), ALL)
     device: str = setting(Rule(("auto", "cpu", "cuda")), ALL)
     precision: Precision = setting(Rule(PRECISIONS), OURS)
     cycles_together: Literal["auto"] | int = setting(Rule(("auto",), int, low=1, high=1_000), OURS)

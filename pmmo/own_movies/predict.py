@@ -1,9 +1,13 @@
-"""`python -m pmmo predict`: a kept model and a movie file -> one CSV line per movie and genre."""
+"""`python -m pmmo predict`: a run's models and a movie file -> one CSV line per movie and genre."""
 
 import csv
+import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,12 +17,21 @@ from pmmo.core.progress import Progress
 from pmmo.core.text import cell, printable
 from pmmo.core.writing import growing
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
-from pmmo.own_movies.saved_model import Model, load_model, model_files
-from pmmo.own_movies.whole_set import Predicted, passes, predict_set
+from pmmo.own_movies.predictor import BATCH, Predictions, Predictor, load_predictor, not_finite
+from pmmo.own_movies.saved_model import model_files
 from pmmo.training.device import choose_device, prepare_process
-from pmmo.training.evaluation import decide, own_samples
 
-COLUMNS = ("id", "genre", "probability", "sd", "decision")
+COLUMNS = ("id", "genre", "probability", "sd", "decision", "low", "high")
+OF_MOVIE = ("fewest", "most", "unsure", "far")  # columns alike in all lines of a movie
+FEW = 500  # movies to normalise by; of 300 a fifth get other genres than in a set of 781
+
+
+class Part(NamedTuple):
+    """Some movies with their predictions."""
+
+    ids: list[str]
+    without_text: int
+    found: Predictions
 
 
 def predict_file(
@@ -27,61 +40,41 @@ def predict_file(
     output: Path,
     *,
     split: str | None = None,
-    samples: int | None = None,
-    batch_norm: str | None = None,
-    batch_size: int = 1024,
+    order: Literal["file", "unsure"] = "file",
+    batch_size: int = BATCH,
+    **options: Any,
 ) -> str:
-    """Write the predictions of the model of a run for the movies of a file; says what it did.
+    """Write the predictions of the models of a run for the movies of a file; says what it did.
 
-    `split` takes the movies of train, dev or test alone. `samples` posterior draws give the spread
-    (default: as many as the run's settings say), `batch_norm` says by which statistics the
-    batch-norm layers normalise (default: as the settings say). `output` appears whole or not at
-    all; PmmoError says what is wrong.
+    `split` takes the movies of train, dev or test alone; with `order` "unsure" those come first of
+    which the model is least sure. `options` are those of `load_predictor`. `output` appears whole
+    or not at all; PmmoError says what is wrong.
     """
     check_output(output, movies, *model_files(model))
     threads = torch.get_num_threads()
-    device = choose_device("auto")
-    prepare_process(device)
+    prepare_process(choose_device("auto"))
     torch.set_num_threads(threads)  # unlike training, there is one process
-    trained = load_model(model, device)
-    samples = number_of_samples(trained, samples)
-    batch_norm = batch_norm or trained.system.settings.batch_norm_eval
-    with open_features(movies, split=split, nan_text=trained.nan_text) as features:
-        check_fit(trained, features, batch_norm)
-        work = passes(trained.system, batch_norm) * len(features.rows) * features.row_bytes
+    predictor = load_predictor(model, **options)
+    nan_text = predictor.models[0].nan_text
+    with open_features(movies, split=split, nan_text=nan_text) as features:
+        check_fit(predictor, features)
+        work = predictor.passes() * len(features.rows) * features.row_bytes
         with Progress("predict", work) as progress:
-            parts = predictions(
-                trained, features, batch_norm, samples, batch_size, device, progress
-            )
-            without_text = write_predictions(output, trained, parts)
-    return describe(trained, output, len(features.rows), samples, batch_norm, without_text)
+            parts = predictions(predictor, features, batch_size, progress)
+            if order == "unsure":
+                parts = least_sure_first(parts)
+            without_text, far = write_predictions(output, predictor, parts)
+    lines = describe(predictor, output, len(features.rows))
+    if without_text:
+        lines.append(f"Movies without text, taken as zeros: {without_text:,}.")
+    if far:
+        lines.append(f"Movies far from those of training: {far:,}.")
+    return "\n".join(lines)
 
 
-def number_of_samples(model: Model, asked: int | None) -> int:
-    """K: what was asked for, else what the settings say; none for a system without a posterior."""
-    settings = model.system.settings
-    if settings.posterior_samples is None:
-        if asked:
-            raise PmmoError(
-                f"--samples {asked}: the system {settings.system!r} has no posterior to draw from. "
-                "Leave the option out; the column sd stays empty."
-            )
-        return 0
-    if asked == 1:
-        raise PmmoError(
-            "--samples 1: one draw has no spread. Give 2 or more, or 0 to leave sd empty."
-        )
-    if asked == 0 and own_samples(model.system):
-        raise PmmoError(
-            "--samples 0: this model's probabilities are means over samples (prediction: samples "
-            "in its settings). Leave the option out, or give a number above 0."
-        )
-    return settings.posterior_samples if asked is None else asked
-
-
-def check_fit(model: Model, features: Features, batch_norm: str) -> None:
-    """PmmoError where the movies are not such as the model was trained on."""
-    name, sizes = features.source.name, model.system.sizes
+def check_fit(predictor: Predictor, features: Features) -> None:
+    """PmmoError where the movies are not such as the models were trained on."""
+    name, sizes = features.source.name, predictor.models[0].system.sizes
     for column, found, wanted in (
         ("features", features.text_width, sizes.text),
         ("vgg_features", features.image_width, sizes.image),
@@ -92,96 +85,103 @@ def check_fit(model: Model, features: Features, batch_norm: str) -> None:
                 f"{wanted:,}. Make the features as those of the training movies were made, or "
                 "take a model that was trained on such features."
             )
-    if batch_norm == "evaluation_set" and len(features.rows) == 1 and passes_of(model) > 1:
+    movies = len(features.rows)
+    if not predictor.by_these_movies():
+        return
+    if movies == 1:
         raise PmmoError(
-            f"{name}: it has one movie, and this model normalises movies by what they have in "
-            "common (batch_norm_eval: evaluation_set). Give more movies, or take the statistics "
-            "of training: --batch-norm running."
+            f"{name}: it has one movie, which has no statistics of its own to normalise by "
+            "(--batch-norm evaluation_set). Give more movies, or leave the option out."
+        )
+    if movies < FEW:
+        print(
+            f"{name}: {movies:,} movies are few to normalise by: among 50, almost every second "
+            "movie got a genre more or less than among 781, among 300 every fifth. Without "
+            "--batch-norm evaluation_set a movie's genres do not depend on its company.",
+            file=sys.stderr,
         )
 
 
-def passes_of(model: Model) -> int:
-    return passes(model.system, "evaluation_set")
-
-
 def predictions(
-    model: Model,
-    features: Features,
-    batch_norm: str,
-    samples: int,
-    batch_size: int,
-    device: torch.device,
-    progress: Progress,
-) -> Iterator[tuple[FeatureBatch, Predicted]]:
+    predictor: Predictor, features: Features, batch_size: int, progress: Progress
+) -> Iterator[Part]:
     """Each batch of movies with its predictions; `progress` counts the bytes that were read."""
     latest: FeatureBatch
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         nonlocal latest
         for latest in features.batches(batch_size):
-            text, image = (torch.from_numpy(x).to(device) for x in (latest.text, latest.image))
+            columns = (latest.text, latest.image)
+            text, image = (torch.from_numpy(x).to(predictor.device) for x in columns)
             yield text, image
             progress.moved(len(text) * features.row_bytes)
 
-    for predicted in predict_set(
-        model.system, batches, batch_norm=batch_norm, samples=samples, seed=model.seed
-    ):
-        check_finite(predicted, latest, features.source.name)
-        yield latest, predicted
+    for predicted in predictor.predict_batches(batches):
+        if len(bad := not_finite(predicted)):
+            raise PmmoError(
+                f"{features.source.name}: the model gives no finite probability for the movie "
+                f"{latest.ids[bad[0]]!r}. Are its numbers of the size of those in training, and is "
+                "the model whole?"
+            )
+        yield Part(latest.ids, latest.without_text, predicted)
 
 
-def check_finite(predicted: Predicted, batch: FeatureBatch, name: str) -> None:
-    """PmmoError where a probability or its spread is none."""
-    numbers = [column for column in predicted if column is not None]  # (B, G) each
-    bad = ~torch.stack([column.isfinite().all(dim=1) for column in numbers]).all(dim=0)
-    if bad.any():
-        movie = batch.ids[int(bad.nonzero()[0])]
-        raise PmmoError(
-            f"{name}: the model gives no finite probability for the movie {movie!r}. Are its "
-            "numbers of the size of those in training, and is the model whole?"
-        )
+def least_sure_first(parts: Iterator[Part]) -> Iterator[Part]:
+    """All movies as one part, those first of which the model is least sure."""
+    ids, without_text, found = zip(*parts, strict=True)
+    joined, names = Predictions.join(list(found)), list(chain.from_iterable(ids))
+    rows = np.argsort(-joined.unsure, kind="stable")
+    yield Part([names[row] for row in rows], sum(without_text), joined[rows])
 
 
-def write_predictions(
-    output: Path, model: Model, parts: Iterator[tuple[FeatureBatch, Predicted]]
-) -> int:
-    """Write the CSV; the number of movies without text."""
-    threshold, without_text = model.system.settings.threshold, 0
+def write_predictions(output: Path, predictor: Predictor, parts: Iterator[Part]) -> tuple[int, int]:
+    """Write the CSV; the numbers of movies without text, and of those far from training."""
+    without_text = far = 0
     with growing(output) as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        genres = [cell(genre) for genre in model.genres]
-        for batch, predicted in parts:
-            without_text += batch.without_text
-            decisions = decide(predicted.probabilities, threshold).tolist()  # (B, G)
-            values = as_text(predicted.probabilities)
-            spreads = None if predicted.sd is None else as_text(predicted.sd)
-            for row, movie in enumerate(map(cell, batch.ids)):
-                for k, genre in enumerate(genres):
-                    spread = spreads[row][k] if spreads else ""
-                    writer.writerow((movie, genre, values[row][k], spread, decisions[row][k]))
-    return without_text
+        writer.writerow((*COLUMNS, *OF_MOVIE))
+        genres = [cell(genre) for genre in predictor.genres]
+        for ids, empty, predicted in parts:
+            without_text += empty
+            far += 0 if predicted.far is None else int(predicted.far.sum())
+            by_genre = [
+                as_text(getattr(predicted, name), predicted.decisions.shape)
+                for name in ("probabilities", "sd", "decisions", "low", "high")
+            ]
+            of_movies = [as_text(getattr(predicted, name), (len(ids),)) for name in OF_MOVIE]
+            for movie, *columns, own in zip(
+                map(cell, ids), *by_genre, zip(*of_movies, strict=True), strict=True
+            ):
+                for line in zip(genres, *columns, strict=True):
+                    writer.writerow((movie, *line, *own))
+    return without_text, far
 
 
-def as_text(values: Tensor) -> list[list[str]]:
-    """Six significant digits of each."""
-    return [[f"{value:.6g}" for value in row] for row in values.tolist()]
+def as_text(values: np.ndarray | None, shape: tuple[int, ...]) -> list:
+    """Six significant digits of each, in nested lists; empty texts where there are no values."""
+    if values is None:
+        return np.full(shape, "").tolist()
+    return np.vectorize("{:.6g}".format, otypes=[object])(values.astype(float)).tolist()
 
 
-def describe(
-    model: Model, output: Path, movies: int, samples: int, batch_norm: str, without_text: int
-) -> str:
-    settings = model.system.settings
-    what = f"{movies:,} movies, {len(model.genres)} genres"
-    by = f"{settings.label} ({settings.name}, cycle {model.cycle})"
+def describe(predictor: Predictor, output: Path, movies: int) -> list[str]:
+    best, count = predictor.models[0], len(predictor.models)
+    settings, several = best.system.settings, isinstance(predictor.threshold, np.ndarray)
+    what = f"{movies:,} movies, {len(predictor.genres)} genres"
+    who = f"mean of {count} cycles" if count > 1 else f"cycle {best.cycle}"
+    how = "one threshold per genre" if several else f"{predictor.threshold:g}"
     lines = [
-        f"{printable(str(output))}: {what}, by {by}, decided at {settings.threshold:g}.",
+        f"{printable(str(output))}: {what}, by {settings.label} ({settings.name}, {who}), "
+        f"decided at {how}.",
     ]
-    if samples > 1:
-        lines.append(f"sd is over {samples} draws from the posterior.")
-    if passes_of(model) > 1:
-        whose = f"these {movies:,} movies" if batch_norm == "evaluation_set" else "training"
-        lines.append(f"Batch norm took the statistics of {whose} ({batch_norm}).")
-    if without_text:
-        lines.append(f"Movies without text, taken as zeros: {without_text:,}.")
-    return "\n".join(lines)
+    if predictor.temperature is not None:
+        lines.append(f"Probabilities are calibrated (temperature {predictor.temperature:.2f}).")
+    if predictor.samples:
+        draws = f"{predictor.samples} draws from the posterior" + " of each model" * (count > 1)
+        lines.append(f"sd is over {draws}.")
+    elif count > 1:
+        lines.append(f"sd is over the {count} models.")
+    if settings.batch_norm:
+        whose = f"these {movies:,} movies" if predictor.by_these_movies() else "training"
+        lines.append(f"Batch norm took the statistics of {whose} ({predictor.batch_norm}).")
+    return lines

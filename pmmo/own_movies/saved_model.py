@@ -1,4 +1,4 @@
-"""Read the model that a run keeps: model.safetensors (values) and model.json (what they mean)."""
+"""Read the models that a run keeps: values, what they mean (model.json), how they decide."""
 
 import json
 import os
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
+from pmmo.decisions.stored import DECISION, REMEDY, Decision, read_decision, values_name
 from pmmo.hdf5.layout_checks import name_problem
 from pmmo.model.build import build_system
 from pmmo.model.systems import Sizes, System
+from pmmo.training.reference import FAR, Reference, read_reference
 
 VALUES, CARD = "model.safetensors", "model.json"
 CARD_BYTES = 16 << 20
 MOST = 2**53  # of any number: all up to it are whole in a float
 MOST_DRAWS = 10_000
-REMEDY = "Copy it again from where it was trained, or have `dvc repro` make it anew."
 
 
 class Card(TypedDict):
@@ -49,26 +50,75 @@ class Model:
         return self.system.settings.seed + self.cycle
 
 
-def model_files(path: Path) -> tuple[Path, Path]:
-    """Values and card of the model in a run's folder, or of either of the two files."""
-    folder = path.parent if path.name in (VALUES, CARD) else path
-    return folder / VALUES, folder / CARD
+def folder_of(path: Path) -> Path:
+    """The folder of a run, of which `path` may be the best model's values or card."""
+    return path.parent if path.name in (VALUES, CARD) else path
+
+
+def model_files(path: Path) -> list[Path]:
+    """The files of the models in a run's folder; those of the best one come first."""
+    folder = folder_of(path)
+    others = sorted(folder.glob("model-*.safetensors")) if os.path.isdir(folder) else []  # noqa: PTH112
+    return [*(folder / name for name in (VALUES, CARD, DECISION, FAR)), *others]
 
 
 def load_model(path: Path, device: torch.device) -> Model:
-    """The model of a run's folder, or of either of its two files; PmmoError if it is damaged."""
-    for file in model_files(path):
+    """The best model of a run's folder, or of either of its two files; PmmoError if damaged."""
+    folder = folder_of(path)
+    for file in (folder / VALUES, folder / CARD):
         if not os.path.isfile(file):  # noqa: PTH113 (not even where the name is too long)
             raise PmmoError(
                 f"{file}: there is no such file. Give the folder of a run, such as "
                 "runs/rows/gmu or runs/experiment; `dvc repro` trains them, `dvc checkout` brings "
                 "trained ones back."
             )
-    folder = file.parent
+    return _build(_read_card(folder / CARD), folder / VALUES, device)
+
+
+def load_decision(path: Path, model: Model) -> Decision | None:
+    """How the models of a run decide; None where it is not there. PmmoError if it is damaged."""
+    file = folder_of(path) / DECISION
+    if not file.is_file():
+        return None
+    decision = read_decision(file, len(model.genres))
+    if decision.best != model.cycle:
+        raise PmmoError(
+            f"{file}: does not describe a decision (its best cycle is {decision.best}, that of "
+            f"{CARD} beside it {model.cycle}). {REMEDY}"
+        )
+    return decision
+
+
+def load_reference(path: Path, model: Model) -> Reference | None:
+    """What is far from the training movies; None where it is not there. PmmoError if damaged."""
+    file, sizes = folder_of(path) / FAR, model.system.sizes
+    return read_reference(file, sizes.text, sizes.image) if file.is_file() else None
+
+
+def load_ensemble(
+    path: Path, best: Model, decision: Decision, device: torch.device
+) -> tuple[Model, ...]:
+    """The models of all cycles, in the order of their mean; PmmoError if one cannot be had."""
+    folder = folder_of(path)
     card = _read_card(folder / CARD)
-    state = _read_values(folder / VALUES)
-    _check_bounds(card, state, folder)
-    _check_shapes(card, state, folder)
+    models = []
+    for cycle in decision.cycles:
+        file = folder / values_name(cycle, decision)
+        if not file.is_file():
+            raise PmmoError(
+                f"{file}: there is no such file, and {DECISION} beside it needs it for the "
+                f"ensemble of {len(decision.cycles)}. Copy it too, or take the best model alone: "
+                "--single."
+            )
+        own: Card = {**card, "cycle": cycle}
+        models.append(best if cycle == decision.best else _build(own, file, device))
+    return tuple(models)
+
+
+def _build(card: Card, values: Path, device: torch.device) -> Model:
+    state = _read_values(values)
+    _check_bounds(card, state, values)
+    _check_shapes(card, state, values)
     with torch.random.fork_rng():
         system = build_system(card["settings"], card["sizes"])
     system.load_state_dict(state)
@@ -120,7 +170,7 @@ def _read_values(path: Path) -> dict[str, Tensor]:
         raise PmmoError(f"{path}: is no safetensors file, or damaged ({error}). {REMEDY}") from None
 
 
-def _check_bounds(card: Card, state: dict[str, Tensor], folder: Path) -> None:
+def _check_bounds(card: Card, state: dict[str, Tensor], path: Path) -> None:
     """PmmoError where a number of the card is beyond what its values can be; nothing is built yet.
 
     A layer has at least as many values as it is wide.
@@ -133,19 +183,19 @@ def _check_bounds(card: Card, state: dict[str, Tensor], folder: Path) -> None:
         high = highest.get(name, MOST)
         if isinstance(value, int | float) and not -high <= value <= high:
             raise PmmoError(
-                f"{folder / CARD}: {name} is {value!r:.20}, which does not fit {VALUES} beside it "
-                f"(at most {high:,}). {REMEDY}"
+                f"{path.parent / CARD}: {name} is {value!r:.20}, which does not fit {path.name} "
+                f"beside it (at most {high:,}). {REMEDY}"
             )
 
 
-def _check_shapes(card: Card, state: dict[str, Tensor], folder: Path) -> None:
+def _check_shapes(card: Card, state: dict[str, Tensor], path: Path) -> None:
     """PmmoError where the values are not those of the card's system; nothing large is built yet."""
     try:
         with torch.device("meta"), torch.random.fork_rng():
             wanted = build_system(card["settings"], card["sizes"]).state_dict()
     except (RuntimeError, OverflowError) as error:  # more than can be addressed
         raise PmmoError(
-            f"{folder / CARD}: does not describe a model ({error!s:.200}). {REMEDY}"
+            f"{path.parent / CARD}: does not describe a model ({error!s:.200}). {REMEDY}"
         ) from None
     for name in sorted(wanted.keys() | state.keys()):
         found = [
@@ -154,8 +204,8 @@ def _check_shapes(card: Card, state: dict[str, Tensor], folder: Path) -> None:
         ]
         if found[0] != found[1]:
             raise PmmoError(
-                f"{folder / VALUES}: does not fit {CARD} beside it (tensor {name!r:.100}: "
+                f"{path}: does not fit {CARD} beside it (tensor {name!r:.100}: "
                 f"{found[0]}, expected {found[1]}). {REMEDY}"
             )
         if not torch.isfinite(state[name]).all():
-            raise PmmoError(f"{folder / VALUES}: tensor {name!r} is not finite. {REMEDY}")
+            raise PmmoError(f"{path}: tensor {name!r} is not finite. {REMEDY}")

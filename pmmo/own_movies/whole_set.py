@@ -20,10 +20,10 @@ Weights = Tensor | None  # the random generator's state before a draw; None: no 
 
 
 class Predicted(NamedTuple):
-    """Of one batch: probabilities (B, G), and their spread over the draws where there are two."""
+    """Of one batch: probabilities (B, G), and those of each posterior draw, if there are any."""
 
     probabilities: Tensor
-    sd: Tensor | None
+    draws: Tensor | None  # (K, B, G)
 
 
 class Moments:
@@ -73,9 +73,9 @@ def predict_set(
 ) -> Iterator[Predicted]:
     """Predict all movies; `batches` starts over at the first (text, image) each time it is called.
 
-    `samples` posterior draws from `seed` give the spread, and the probabilities too where the
-    settings say `prediction: samples`; else these are those of the posterior mean, or of the
-    weights. `batch_norm` is `evaluation_set` or `running`, as in the settings.
+    There are `samples` posterior draws from `seed`, whose mean is the prediction where the settings
+    say `prediction: samples`; else this is that of the posterior mean, or of the weights.
+    `batch_norm` is `evaluation_set` or `running`, as in the settings.
     """
     averaged = own_samples(system) > 0
     draws = draw_states(system, next(iter(batches())), samples, seed)
@@ -99,7 +99,7 @@ def predict_set(
             drawn = torch.stack(found[-samples:]) if samples else None  # (K, B, G)
             yield Predicted(
                 probabilities=drawn.mean(0) if averaged else found[0],
-                sd=drawn.std(0) if samples > 1 else None,
+                draws=drawn,
             )
     finally:
         use(of_training)

@@ -124,6 +124,11 @@ table_released = score_table(
 
 def calibration(numbers: Mapping) -> Table:
     """NLL, Brier score and calibration error of every variant."""
+    words = {
+        "prediction": "row's own",
+        "calibrated": "row's own, calibrated",
+        "samples": "K posterior samples",
+    }
     rows, facts = [], []
     for name, kinds in numbers["calibration"].items():
         for kind, entry in kinds.items():
@@ -131,24 +136,27 @@ def calibration(numbers: Mapping) -> Table:
             rows.append(
                 (
                     label,
-                    "K posterior samples" if kind == "samples" else "row's own",
+                    words[kind],
                     *(spread(entry[measure], 4) for measure in ("nll", "brier", "ece")),
+                    spread(entry["temperature"], 2) if kind == "calibrated" else "–",
                 )
             )
             facts.append(
                 {"variant": name, "prediction": kind}
                 | {f"{m}_{s}": entry[m][s] for m in ("nll", "brier", "ece") for s in ("mean", "sd")}
+                | {"temperature": entry["temperature"]["mean"] if kind == "calibrated" else None}
             )
     return Table(
         "calibration",
         "Calibration on the test movies",
-        ("System", "Prediction", "NLL", "Brier", "ECE"),
+        ("System", "Prediction", "NLL", "Brier", "ECE", "Temperature"),
         tuple(rows),
         pd.DataFrame(facts),
         (
             "Every (movie, genre) pair is one forecast. NLL in nats per pair; ECE: expected "
             "calibration error over 15 equal bins. Mean ± standard deviation over the cycles; "
-            "smaller is better.",
+            "smaller is better. Calibrated: the logits divided by one temperature for each cycle, "
+            "of the smallest NLL on dev.",
         ),
     )
 
@@ -257,6 +265,8 @@ def beyond(numbers: Mapping) -> Table:
     for entry in numbers["beyond"]:
         label = row_label(numbers, entry["variant"])
         switches = " + ".join(entry["switches"]) or "as it is"
+        if entry["predict"]:
+            switches = f"predict: {switches}"
         rows.append(
             (
                 label,
@@ -270,7 +280,7 @@ def beyond(numbers: Mapping) -> Table:
         facts.append(
             {"variant": entry["variant"], "switches": switches, "dev_weighted": entry["dev"]}
             | {f"test_{average}": entry["test"][average] for average in AVERAGES}
-            | {key: entry[key] for key in ("gain", "low", "high", "chosen")}
+            | {key: entry[key] for key in ("gain", "low", "high", "chosen", "predict")}
         )
     return Table(
         "beyond",
@@ -288,6 +298,9 @@ def beyond(numbers: Mapping) -> Table:
             "dev; its dev score is cross-fitted over five folds. K samples: mean probability of "
             "K posterior samples. Gain: weighted F1 on test over the same row as it is, with a "
             "paired interval; how an ensemble would change with other seeds is not in it.",
+            "predict: what `python -m pmmo predict` gives by default, to the last decision: batch "
+            "norm by running statistics, the models that the run keeps, and the choice that it "
+            "stored beside them.",
         ),
     )
 

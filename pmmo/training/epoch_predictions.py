@@ -29,7 +29,7 @@ class EpochPredictions:
             self.image,
             samples=samples,
             seed=self.seed,
-            statistics=statistics,
+            batch_norm=statistics,
         )
         return found.float().cpu()
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from pmmo.config.settings import Settings
 from pmmo.core.names import AVERAGES
 from pmmo.model.networks import evaluation_mode
 from pmmo.model.systems import System
@@ -16,17 +17,17 @@ def predict(
     *,
     samples: int = 0,
     seed: int = 0,
-    statistics: str | None = None,
+    batch_norm: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Probabilities (N, G) and mean gate (N,), if any, of N movies, evaluated as one set.
 
     `samples` = 0 takes the weights (or their posterior mean); K > 0 averages the probabilities
     of K posterior draws, seeded apart so that evaluation leaves the training's stream alone.
-    `statistics` of batch norm are those of `batch_norm_eval` unless given.
+    `batch_norm` is by default that of the settings.
     """
     devices = [text.device] if text.device.type == "cuda" else []
     with (
-        evaluation_mode(system, statistics or system.settings.batch_norm_eval),
+        evaluation_mode(system, batch_norm or system.settings.batch_norm_eval),
         torch.random.fork_rng(devices),
     ):
         if not samples:
@@ -43,6 +44,16 @@ def own_samples(system: System) -> int:
     """How many posterior draws the row's own prediction averages (0: the mean; departure D27)."""
     settings = system.settings
     return settings.posterior_samples if settings.prediction == "samples" else 0
+
+
+def statistics_of(settings: Settings) -> dict[str, str]:
+    """Whose statistics batch norm can take -> what the keys of those predictions end with.
+
+    Running ones are there for all systems: by them a movie's prediction stands alone.
+    """
+    if settings.batch_norm and settings.batch_norm_eval == "evaluation_set":
+        return {"running": "_running", "evaluation_set": ""}
+    return {"running": ""}
 
 
 def decide(probabilities: Tensor, threshold: float) -> Tensor:
@@ -87,13 +98,18 @@ def final_predictions(
     """Everything the reports need of one trained cycle, as float32 tensors on the CPU.
 
     `sets` holds (text, image) of "dev" and "test"; `means` the training means (T,), (I,), which
-    replace a column in the ablation. Keys: dev, test (N, G); *_samples for systems with a
-    posterior; test_text_mean, test_image_mean (N, G); test_gate (N,) for systems with a gate.
+    replace a column in the ablation. Keys: dev, test (N, G); *_running where those are by the
+    statistics of the set; *_samples for systems with a posterior; test_text_mean, test_image_mean
+    (N, G); test_gate (N,) for systems with a gate.
     """
     samples = own_samples(system)
     found: dict[str, Tensor] = {}
     for name, (text, image) in sets.items():
         found[name], gate = predict(system, text, image, samples=samples, seed=seed)
+        if suffix := statistics_of(system.settings)["running"]:
+            found[f"{name}{suffix}"], _ = predict(
+                system, text, image, samples=samples, seed=seed, batch_norm="running"
+            )
         if system.settings.posterior_samples:
             found[f"{name}_samples"], _ = predict(
                 system, text, image, samples=system.settings.posterior_samples, seed=seed

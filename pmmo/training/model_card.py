@@ -1,4 +1,4 @@
-"""README.md beside a model: what people, and hubs of models (its YAML), should know of it."""
+"""README.md beside a run's models: what people, and hubs of models (its YAML), should know."""
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
@@ -11,6 +11,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.names import AVERAGES
 from pmmo.core.text import markdown, name
 from pmmo.data.movies import Movies
+from pmmo.decisions.stored import Decision
 from pmmo.training.loop import Summary
 
 LEVEL = 0.95
@@ -43,6 +44,8 @@ Of the row's cycles this model has the best weighted F1 on dev, which makes its 
 high: cycle {cycle} (seed {seed}), after epoch {epoch}. The interval (Student's t over the cycles)
 covers other seeds, not other movies.
 
+{default}
+
 ## Limits
 
 {limits}
@@ -55,14 +58,13 @@ In a clone of pmmo, with this folder as MODEL (`docs/own-data.md`):
 python -m pmmo predict MODEL movies.hdf5
 ```
 
-Only `model.safetensors` and `model.json` are needed. In Python:
+`model.safetensors` and `model.json` are enough for the best cycle's model at one threshold;
+`decision.json` has the thresholds per genre and the temperature{ensemble}. In Python:
 
 ```python
-from pathlib import Path
-import torch
-from pmmo.own_movies.saved_model import load_model
+from pmmo import load
 
-model = load_model(Path("MODEL"), torch.device("cpu"))  # model.system, model.genres
+model = load("MODEL")  # model.genres, model.predict(text, image)
 ```
 """
 
@@ -73,8 +75,9 @@ def model_card(
     cycles: Sequence[Summary],
     best: Summary,
     movies: Movies,
+    decision: Decision,
 ) -> str:
-    """The card of the best cycle's model; `rows` are the movies of each split."""
+    """The card of a run's models; `rows` are the movies of each split."""
     genres = [markdown(name(genre)) for genre in movies.genre_names]
     on_test = {average: [cycle["test"][average] for cycle in cycles] for average in AVERAGES}
     return CARD.format(
@@ -98,7 +101,9 @@ def model_card(
         cycle=best["cycle"],
         seed=best["seed"],
         epoch=best["best_epoch"],
+        default="\n".join(by_default(settings, decision)),
         limits="\n".join(f"- {limit}" for limit in limits(settings, best, genres, movies)),
+        ensemble=", `model-*.safetensors` the other models" * (len(decision.cycles) > 1),
     )
 
 
@@ -127,20 +132,42 @@ def front_matter(settings: Settings, best: Summary, movies: Movies) -> str:
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
 
 
+def by_default(settings: Settings, decision: Decision) -> list[str]:
+    """What `predict` does, and how that scores on dev."""
+    own = decision.fitted["running"]
+    fitted, single = own[decision.predictor], own["single"]
+    who = f"the mean of {len(decision.cycles)} cycles" if decision.ensemble else "this model"
+    how = "a threshold per genre" if decision.thresholds else f"{settings.threshold:g}"
+    score = fitted.f1_thresholds if decision.thresholds else fitted.f1
+    shown = "calibrated" if decision.calibrated else "not calibrated"
+    found = [
+        f"By default `predict` decides by {who} at {how}, which was chosen on dev (weighted F1 "
+        f"{score:.3f}, with",
+        f"cross-fitted thresholds). Its probabilities are {shown} (NLL on dev {fitted.nll:.3f}, "
+        f"calibrated {fitted.nll_calibrated:.3f}).",
+    ]
+    if "evaluation_set" in decision.fitted:
+        evaluated = decision.fitted["evaluation_set"]["single"]
+        found += [
+            "",
+            "It normalises by the statistics that training kept, so a movie's genres do not depend "
+            "on its company.",
+            "The scores in the table are by the statistics of all movies of the set together, as "
+            "the run tests its models",
+            f"(`--batch-norm evaluation_set`). On dev this model has a weighted F1 of "
+            f"{evaluated.f1:.3f} so, and {single.f1:.3f} by default.",
+        ]
+    return found
+
+
 def limits(settings: Settings, best: Summary, genres: Sequence[str], movies: Movies) -> list[str]:
     found = [
         "It takes vectors that were made as those it was trained on, not posters or texts.",
-        f"A genre is predicted where its probability is above {settings.threshold:g}.",
     ]
     if settings.train_on == "train+dev":
         found.append("It was trained on dev, too: its scores on dev are of movies that it knows.")
     if synthetic(movies):
         found.insert(0, "Its scores on synthetic movies say nothing about real ones.")
-    if settings.batch_norm and settings.batch_norm_eval == "evaluation_set":
-        found.append(
-            "Batch norm takes the statistics of the movies that are predicted together: a movie's "
-            "probabilities depend on its company (`--batch-norm running` avoids that)."
-        )
     scores = zip(genres, best["test_per_genre"], strict=True)
     if missed := [genre for genre, score in scores if score == 0]:
         found.append(f"On test it finds no movie of these genres: {listed(missed)}.")

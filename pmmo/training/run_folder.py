@@ -1,4 +1,4 @@
-"""The folder of a trained variant: scores, curves, predictions, the best model and its card."""
+"""The folder of a trained variant: scores, curves, predictions, models, decision and card."""
 
 import csv
 import io
@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypedDict
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
@@ -16,10 +17,13 @@ from pmmo.config.settings import Settings, save_settings
 from pmmo.core.names import AVERAGES, COMPARISON, CURVES, NOT_MEASURED
 from pmmo.core.writing import growing_folder, write_bytes, write_json, write_text
 from pmmo.data.movies import Movies
+from pmmo.decisions.stored import DECISION, values_name, write_decision
 from pmmo.model.build import build_system
 from pmmo.model.systems import System
+from pmmo.training.decision import decide_on_dev, kept
 from pmmo.training.loop import Cycle, Splits, Summary, sizes_of
 from pmmo.training.model_card import model_card
+from pmmo.training.reference import FAR, reference_of, write_reference
 
 COLUMNS = ("cycle", "epoch", *CURVES)
 
@@ -69,8 +73,11 @@ def write_run(
         "cycles": [cycle.summary for cycle in cycles],
     }
     best = max(cycles, key=lambda cycle: cycle.summary["dev"]["weighted"])
+    models = kept(settings, cycles, best)
+    truth = splits["dev"].genres.cpu().numpy().astype(np.uint8)
+    decision = decide_on_dev(settings, models, best, truth)
     description = describe_model(settings, splits, best) | describe_data(movies)
-    card = model_card(settings, summary["rows"], summary["cycles"], best.summary, movies)
+    card = model_card(settings, summary["rows"], summary["cycles"], best.summary, movies, decision)
     with growing_folder(output) as folder:
         save_settings(settings, folder / "settings.json")
         write_json(folder / "summary.json", summary)
@@ -81,7 +88,10 @@ def write_run(
             write_bytes(folder / f"predictions-{number}.safetensors", save(cycle.predictions))
             if cycle.protocols:
                 write_bytes(folder / f"protocols-{number}.safetensors", save(cycle.protocols))
-        write_bytes(folder / "model.safetensors", save(best.state))
+        for cycle in models:
+            write_bytes(folder / values_name(cycle.summary["cycle"], decision), save(cycle.state))
+        write_decision(folder / DECISION, decision)
+        write_reference(folder / FAR, reference_of(splits["train"], splits["dev"]))
         write_text(folder / "model.json", json.dumps(description, indent=1))
         write_text(folder / "README.md", card)
     return summary

@@ -24,8 +24,8 @@ from pmmo.analysis.claims import (
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.intervals import Interval
 from pmmo.analysis.metrics import f1_per_genre
-from pmmo.analysis.post_hoc import GRID, best_thresholds, counts_by_threshold, tune
 from pmmo.analysis.run_reader import read_movies, read_runs
+from pmmo.decisions.thresholds import GRID, best_thresholds, counts_by_threshold, tune
 from tests.fake_runs import VARIANTS, write_all
 
 

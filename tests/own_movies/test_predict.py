@@ -66,6 +66,13 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
+def as_tested(name: str) -> dict:
+    """Options that give a run's own predictions."""
+    if SYSTEMS[name].batch_norm_eval == "evaluation_set":
+        return {"batch_norm": "evaluation_set"}
+    return {"ensemble": False, "threshold": SYSTEMS[name].threshold, "calibrated": False}
+
+
 def lines_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -80,7 +87,7 @@ def table_of(path: Path, column: str = "probability") -> np.ndarray:
 @pytest.mark.parametrize("split", ["dev", "test"])
 def test_the_predictions_that_the_run_stored_come_out_again(project, tmp_path, name, split):
     run, output = project / "runs" / name, tmp_path / "out.csv"
-    predict_file(run, project / "movies.hdf5", output, split=split, batch_size=5)
+    predict_file(run, project / "movies.hdf5", output, split=split, batch_size=5, **as_tested(name))
     cycle = json.loads((run / "model.json").read_text())["cycle"]
     stored = load_file(run / f"predictions-{cycle}.safetensors")[split].numpy()
     np.testing.assert_allclose(table_of(output), stored, atol=2e-6)
@@ -97,7 +104,9 @@ def test_the_predictions_that_the_run_stored_come_out_again(project, tmp_path, n
 
 def test_sd_is_the_spread_of_the_draws_that_the_run_averaged(project, tmp_path):
     run = project / "runs" / "pmmo"
-    predict_file(run, project / "movies.hdf5", tmp_path / "x", split="test", samples=7)
+    predict_file(
+        run, project / "movies.hdf5", tmp_path / "x", split="test", samples=7, **as_tested("pmmo")
+    )
     card = json.loads((run / "model.json").read_text())
     system = build_system(tiny("pmmo"), Sizes(**card["sizes"]))
     system.load_state_dict(load_file(run / "model.safetensors"))
@@ -186,13 +195,13 @@ def test_with_the_statistics_of_training_a_movie_is_predicted_alike_in_any_compa
     project, tmp_path
 ):
     run = project / "runs" / "gmu"
-    predict_file(run, project / "movies.hdf5", tmp_path / "all", batch_norm="running")
+    predict_file(run, project / "movies.hdf5", tmp_path / "all")
     values = {k: v[7:8] for k, v in arrays().items()}
     write_features(tmp_path / "one.hdf5", values)
-    predict_file(run, tmp_path / "one.hdf5", tmp_path / "one", batch_norm="running")
+    predict_file(run, tmp_path / "one.hdf5", tmp_path / "one")
     np.testing.assert_allclose(table_of(tmp_path / "one")[0], table_of(tmp_path / "all")[7], 1e-5)
-    with pytest.raises(PmmoError, match=r"one.hdf5: it has one movie.*--batch-norm running"):
-        predict_file(run, tmp_path / "one.hdf5", tmp_path / "no")
+    with pytest.raises(PmmoError, match=r"one.hdf5: it has one movie.*leave the option out"):
+        predict_file(run, tmp_path / "one.hdf5", tmp_path / "no", batch_norm="evaluation_set")
 
 
 def write_features(path: Path, values: dict) -> Path:
@@ -349,7 +358,7 @@ def test_a_probability_that_is_none_is_an_error(project, tmp_path):
     changed_values(lambda state: [v.fill_(-9) for k, v in state.items() if "running_var" in k])(run)
     (tmp_path / "x.csv").write_text("before")
     with pytest.raises(PmmoError, match=r"movies.hdf5: .* no finite probability .* '0000000'"):
-        predict_file(run, project / "movies.hdf5", tmp_path / "x.csv", batch_norm="running")
+        predict_file(run, project / "movies.hdf5", tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text() == "before"
 
 
@@ -424,7 +433,7 @@ def test_wrong_options_are_refused(project, tmp_path):
         predict_file(project / "runs" / "gmu", movies, movies)
     with pytest.raises(PmmoError, match=r"x.csv.*cannot be written"):
         predict_file(project / "runs" / "gmu", movies, movies / "x.csv")
-    said = predict_file(project / "runs" / "pmmo", movies, output, samples=0)
+    said = predict_file(project / "runs" / "pmmo", movies, output, samples=0, ensemble=False)
     assert {line["sd"] for line in lines_of(output)} == {""}
     assert "sd" not in said
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from pmmo.config.settings import save_settings
 from pmmo.core.names import AVERAGES
+from pmmo.decisions.stored import Decision, Fitted
 from pmmo.own_movies.saved_model import load_model
 from pmmo.training.model_card import interval, model_card
 from pmmo.training.variant import train_row
@@ -43,10 +44,18 @@ def cycle(number: int, score: float) -> dict:
 CYCLES = [cycle(0, 0.1), cycle(1, 0.25), cycle(2, 0.2)]
 
 
-def card(settings=None, data=None, cycles=CYCLES) -> tuple[dict, str]:
+FITTED = Fitted((0.2, 0.5, 0.4), 1.5, f1=0.41, f1_thresholds=0.42, nll=0.3, nll_calibrated=0.28)
+ENSEMBLE = replace(FITTED, f1=0.43, f1_thresholds=0.44)
+SET = replace(FITTED, f1=0.45)
+BOTH = {"running": {"single": FITTED, "ensemble": ENSEMBLE}}
+BOTH |= {"evaluation_set": {"single": SET, "ensemble": SET}}
+ALL = Decision(1, (0, 1, 2), ensemble=True, thresholds=True, calibrated=True, fitted=BOTH)
+
+
+def card(settings=None, data=None, cycles=CYCLES, decision=ALL) -> tuple[dict, str]:
     """The YAML, read, and the Markdown."""
     best = max(cycles, key=lambda c: c["dev"]["weighted"])
-    text = model_card(settings or row("pmmo"), ROWS, cycles, best, data or movies())
+    text = model_card(settings or row("pmmo"), ROWS, cycles, best, data or movies(), decision)
     _, front, body = text.split("---\n", 2)
     return yaml.safe_load(front), body
 
@@ -98,9 +107,22 @@ def test_synthetic_movies_are_called_so_and_a_users_movies_by_their_file():
 def test_limits_are_those_of_the_model():
     _, body = card()
     assert "finds no movie of these genres: Comedy." in body
-    assert "depend on its company" in body
-    _, body = card(settings=row("pmmo", batch_norm_eval="running"))
-    assert "depend on its company" not in body
+
+
+def test_what_predict_does_by_default_is_said_with_its_scores_on_dev():
+    _, body = card()
+    words = " ".join(body.split())
+    assert "by the mean of 3 cycles at a threshold per genre" in words
+    assert "(weighted F1 0.440, with cross-fitted thresholds). Its probabilities are cal" in words
+    assert "a weighted F1 of 0.450 so, and 0.410 by default" in words
+    assert "`model-*.safetensors` the other models" in words
+    one = {"running": {"single": FITTED}}
+    _, body = card(decision=Decision(1, (1,), False, False, False, one))
+    words = " ".join(body.split())
+    assert "by this model at 0.5" in words
+    assert "are not calibrated" in words
+    assert "company" not in words
+    assert "model-*" not in words
 
 
 def test_foreign_names_can_break_neither_yaml_nor_markdown():

@@ -256,9 +256,12 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
     try:
         summary = runs.train_row(tmp_path / "settings.json", tmp_path / "data", output)
         names = {"settings.json", "summary.json", "environment.json", "curves.csv", "model.json"}
-        names |= {"README.md"}
+        names |= {"README.md", "decision.json", "far.safetensors"}
         if settings.epoch_predictions:
             names |= {"protocols-0.safetensors", "protocols-1.safetensors"}
+        if settings.keep_models == "all":
+            best = max(summary["cycles"], key=lambda cycle: cycle["dev"]["weighted"])
+            names.add(f"model-{1 - best['cycle']}.safetensors")
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
         assert {p.name for p in output.iterdir()} == names
         assert not list(tmp_path.rglob("*.tmp"))
