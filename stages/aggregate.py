@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from pmmo.analysis.abstention import abstention
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
 from pmmo.analysis.budget import budget, rising
 from pmmo.analysis.claims import as_metrics, judge_all, judge_steps
@@ -63,6 +64,7 @@ def main(root: Path = Path()) -> None:
         "steps": judge_steps(evidence),
         "power": power(evidence, verdicts["power"]) | {"check": check(evidence)},
         "beyond": beyond(runs, movies, **chance),
+        "abstention": abstention(runs, movies, **chance),
     }
     reports = root / "reports"
     write_json(reports / "metrics.json", metrics(runs))
