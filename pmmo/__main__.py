@@ -174,12 +174,8 @@ def add_predict(commands) -> None:
     command.set_defaults(run=predict)
 
 
-def add_import(commands) -> None:
-    command = commands.add_parser(
-        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
-    )
-    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
-    add_path(command, "output", metavar="OUTPUT.hdf5")
+def add_movie_options(command: argparse.ArgumentParser) -> None:
+    """Ids, genres and splits of a table, for `import` and `embed`."""
     command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
     command.add_argument(
         "--genres",
@@ -187,14 +183,6 @@ def add_import(commands) -> None:
         metavar="COLUMN",
         help="default: genres; or columns of 0 and 1, called as the genres: Drama,Comedy,War",
     )
-    for name in ("text", "image"):
-        command.add_argument(
-            f"--{name}",
-            default=name,
-            metavar="NAME",
-            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
-            f"NAME.npy, one array for all movies (default: {name})",
-        )
     command.add_argument(
         "--separator", default="|", metavar="TEXT", help="between genres in a cell (default: |)"
     )
@@ -203,16 +191,38 @@ def add_import(commands) -> None:
         dest="shares",
         type=split_shares,
         metavar="TRAIN,DEV,TEST",
-        help="shares of a random split, for a table without a column 'split' (0.6,0.1,0.3)",
+        help="shares of a drawn split, for a table without a column 'split' (0.6,0.1,0.3)",
     )
     command.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the random split (default: 0)"
+        "--split-by",
+        choices=("genres", "random"),
+        help="each genre in its share of each split, or without regard to genres (default: genres)",
+    )
+    command.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the drawn split (default: 0)"
     )
     command.add_argument(
         "--unlabelled",
         action="store_true",
         help="ids and vectors only: a file for predict, without genres or splits",
     )
+
+
+def add_import(commands) -> None:
+    command = commands.add_parser(
+        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
+    )
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
+    add_movie_options(command)
+    for name in ("text", "image"):
+        command.add_argument(
+            f"--{name}",
+            default=name,
+            metavar="NAME",
+            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
+            f"NAME.npy, one array for all movies (default: {name})",
+        )
     command.set_defaults(run=import_movies)
 
 

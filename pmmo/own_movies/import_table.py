@@ -45,14 +45,16 @@ def import_table(
     separator: str = "|",
     shares: Sequence[float] | None = None,
     seed: int = 0,
+    split_by: str | None = None,
     unlabelled: bool = False,
 ) -> str:
     """Write the movies of `table` to `output` in the published layout; says what it wrote.
 
     `id`, `genres`, `text` and `image` name columns (docs/own-data.md says of what kinds); `shares`
-    are those of train, dev and test for a random split from `seed`, where the table has no column
-    `split`. With `unlabelled` the file gets ids and vectors only, for prediction. PmmoError names
-    the row and column that is wrong; `output` appears whole or not at all.
+    are those of train, dev and test for a split that is drawn from `seed`, by genres or at random
+    (`split_by`), where the table has no column `split`. With `unlabelled` the file gets ids and
+    vectors only, for prediction. PmmoError names the row and column that is wrong; `output` appears
+    whole or not at all.
     """
     if not separator:
         raise PmmoError("--separator is empty. Give the text that stands between two genres.")
@@ -66,14 +68,29 @@ def import_table(
     for embedding in vectors.values():
         check_matrix(embedding, len(catalogue.ids), table)
     if unlabelled:
-        plan = Plan(np.arange(len(catalogue.ids)), {}, ())
+        plan = Plan.unlabelled(len(catalogue.ids))
     else:
-        plan = make_plan(catalogue, shares, seed, table)
-    with growing(output) as path:
-        without_text = write(path, source, id, catalogue, plan, vectors)
-        read_back(path, labelled=not unlabelled)
-        write_provenance(path, provenance(table, catalogue, plan, seed))
+        plan = make_plan(catalogue, shares, seed, split_by, table)
+    origin = provenance("import", table, catalogue, plan, seed, split_by)
+    without_text = write_file(output, source, id, catalogue, plan, vectors, origin)
     return describe(output, catalogue, plan, vectors, without_text)
+
+
+def write_file(
+    output: Path,
+    table: Table,
+    id: str,
+    catalogue: Catalogue,
+    plan: Plan,
+    vectors: Mapping[str, Embedding],
+    origin: Mapping[str, object],
+) -> int:
+    """The file, whole and read back, or none; returns the number of movies without text."""
+    with growing(output) as path:
+        without_text = write(path, table, id, catalogue, plan, vectors)
+        read_back(path, labelled=bool(plan.splits))
+        write_provenance(path, origin)
+    return without_text
 
 
 def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
@@ -191,11 +208,19 @@ def read_back(path: Path, *, labelled: bool) -> None:
                 check_labels(rows, first, source.name, names)
 
 
-def provenance(table: Path, catalogue: Catalogue, plan: Plan, seed: int) -> Provenance:
-    note = "Made from a table by `python -m pmmo import`"
-    if plan.splits:
-        drawn = f"at random, seed {seed}" if catalogue.splits is None else "by its column"
-        note += f", split {drawn}"
+def provenance(
+    command: str,
+    table: Path,
+    catalogue: Catalogue,
+    plan: Plan,
+    seed: int,
+    split_by: str | None,
+) -> Provenance:
+    note = f"Made from a table by `python -m pmmo {command}`"
+    if plan.splits and catalogue.splits is not None:
+        note += ", split by its column"
+    elif plan.splits:
+        note += f", split {'at random' if split_by == 'random' else 'by genres'}, seed {seed}"
     return {
         "kind": "file",
         "source": table.name,
