@@ -64,6 +64,15 @@ def import_movies(table: Path, output: Path, **options: Any) -> str:
     return import_table(table, output, **options)
 
 
+def embed_movies(table: Path, output: Path, **options: Any) -> str:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as for predict
+    # no encoder asks a server for weights: what is needed is on the disk
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    from pmmo.embedding.embed import embed_table
+
+    return embed_table(table, output, **options)
+
+
 def grid(jobs: int | None) -> str:
     from pmmo.commands.grid import run_grid
 
@@ -226,6 +235,49 @@ def add_import(commands) -> None:
     command.set_defaults(run=import_movies)
 
 
+def add_embed(commands) -> None:
+    command = commands.add_parser(
+        "embed", help="a table of plots and posters to HDF5 in the published layout, by encoders"
+    )
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
+    command.add_argument(
+        "--text-encoder",
+        required=True,
+        metavar="KIND:WHERE",
+        help="word2vec:FILE, gensim:FILE, spacy:NAME or sentence-transformers:FOLDER",
+    )
+    command.add_argument(
+        "--image-encoder",
+        required=True,
+        metavar="KIND:NAME:WEIGHTS",
+        help="timm:NAME:FILE or torchvision:NAME:FILE",
+    )
+    for name, default in (("text", "plot"), ("image", "poster")):
+        command.add_argument(
+            f"--{name}-column",
+            default=default,
+            metavar="COLUMN",
+            help=f"of {'plots' if name == 'text' else 'paths of images'} (default: {default})",
+        )
+    add_movie_options(command)
+    command.add_argument(
+        "--on-bad",
+        choices=("error", "zeros", "drop"),
+        default="error",
+        help="a plot or poster that cannot be encoded ends the command (error, the default), "
+        "becomes no text or an image of zeros, or has its movie left out",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=whole_number(1, 100_000),
+        default=64,
+        metavar="B",
+        help="movies that are encoded at once (default: 64)",
+    )
+    command.set_defaults(run=embed_movies)
+
+
 def add_grid(commands) -> None:
     command = commands.add_parser("grid", help="dvc repro with several training stages at once")
     command.add_argument(
@@ -273,6 +325,7 @@ COMMANDS = (
     add_watch,
     add_predict,
     add_import,
+    add_embed,
     add_grid,
     add_compare,
     add_completion,

@@ -57,6 +57,8 @@ class Plan:
 
 def read_catalogue(table: Table, id: str, genres: str | None, separator: str) -> Catalogue:
     """Ids, and genres and splits where `genres` names their column or columns, each checked."""
+    if not separator:
+        raise PmmoError("--separator is empty. Give the text that stands between two genres.")
     table.require(id, "--id")
     of_genres = [] if genres is None else genre_columns(table, genres)
     of_split = [SPLIT_COLUMN] if of_genres and SPLIT_COLUMN in table.types else []

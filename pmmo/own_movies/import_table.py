@@ -56,8 +56,6 @@ def import_table(
     vectors only, for prediction. PmmoError names the row and column that is wrong; `output` appears
     whole or not at all.
     """
-    if not separator:
-        raise PmmoError("--separator is empty. Give the text that stands between two genres.")
     check_output(output, table, Path(text), Path(image))  # NAME.npy
     source = open_table(table)
     vectors = {
@@ -72,11 +70,12 @@ def import_table(
     else:
         plan = make_plan(catalogue, shares, seed, split_by, table)
     origin = provenance("import", table, catalogue, plan, seed, split_by)
-    without_text = write_file(output, source, id, catalogue, plan, vectors, origin)
+    without_text = write_file("import", output, source, id, catalogue, plan, vectors, origin)
     return describe(output, catalogue, plan, vectors, without_text)
 
 
 def write_file(
+    command: str,
     output: Path,
     table: Table,
     id: str,
@@ -87,7 +86,7 @@ def write_file(
 ) -> int:
     """The file, whole and read back, or none; returns the number of movies without text."""
     with growing(output) as path:
-        without_text = write(path, table, id, catalogue, plan, vectors)
+        without_text = write(command, path, table, id, catalogue, plan, vectors)
         read_back(path, labelled=bool(plan.splits))
         write_provenance(path, origin)
     return without_text
@@ -102,6 +101,7 @@ def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
 
 
 def write(
+    command: str,
     path: Path,
     table: Table,
     id: str,
@@ -126,13 +126,14 @@ def write(
         for name, values in small.items():
             file.seek(columns[name].offset)
             file.write(values.view(np.uint8).data)
-        without_text = write_vectors(file, table, id, catalogue, plan, vectors, columns)
+        without_text = write_vectors(command, file, table, id, catalogue, plan, vectors, columns)
         file.flush()
         os.fsync(file.fileno())
     return without_text
 
 
 def write_vectors(
+    command: str,
     file: BinaryIO,
     table: Table,
     id: str,
@@ -144,7 +145,7 @@ def write_vectors(
     first, without_text = 0, 0
     wanted = dict.fromkeys([id, *(name for item in vectors.values() for name in item.columns)])
     total = sum(columns[name].nbytes for name in vectors)
-    with Progress("import", total) as progress:
+    with Progress(command, total) as progress:
         for piece in table.pieces(list(wanted)):
 
             def refuse(row: int, column: str, what: str, first: int = first) -> PmmoError:

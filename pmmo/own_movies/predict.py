@@ -12,6 +12,7 @@ from pmmo.core.outs import check_output
 from pmmo.core.progress import Progress
 from pmmo.core.text import cell, printable
 from pmmo.core.writing import growing
+from pmmo.hdf5.encoders import check_same_encoders
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
 from pmmo.own_movies.saved_model import Model, load_model, model_files
 from pmmo.own_movies.whole_set import Predicted, passes, predict_set
@@ -82,6 +83,7 @@ def number_of_samples(model: Model, asked: int | None) -> int:
 def check_fit(model: Model, features: Features, batch_norm: str) -> None:
     """PmmoError where the movies are not such as the model was trained on."""
     name, sizes = features.source.name, model.system.sizes
+    check_same_encoders(features.encoders, model.encoders, name)
     for column, found, wanted in (
         ("features", features.text_width, sizes.text),
         ("vgg_features", features.image_width, sizes.image),
