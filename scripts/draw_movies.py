@@ -30,7 +30,7 @@ class Genre:
 
 GENRES = {
     "Comedy": Genre(
-        ("wedding", "clumsy", "dance", "neighbour", "mix-up"), (250, 200, 60), "circle"
+        ("wedding", "waiter", "dance", "neighbour", "mix-up"), (250, 200, 60), "circle"
     ),
     "Horror": Genre(("cellar", "scream", "shadow", "curse", "midnight"), (60, 20, 60), "triangle"),
     "War": Genre(("soldier", "trench", "retreat", "bombs", "orders"), (90, 100, 60), "square"),

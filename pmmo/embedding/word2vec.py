@@ -7,6 +7,7 @@ without a further package.
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -18,10 +19,6 @@ from pmmo.core.errors import PmmoError
 WIDEST = 100_000
 LONGEST = 4096  # bytes of a word
 BLOCK = 1 << 22
-
-
-class Fault(Exception):
-    """What is wrong with a file of word vectors."""
 
 
 def read_word2vec(path: Path, words: Set[str]) -> tuple[dict[str, np.ndarray], int]:
@@ -37,7 +34,7 @@ def read_word2vec(path: Path, words: Set[str]) -> tuple[dict[str, np.ndarray], i
             reader = text_vectors if is_text(file, width) else binary_vectors
             for word, vector in reader(file, count, width, wanted.keys()):
                 found.setdefault(wanted[word], vector)
-    except (OSError, EOFError, Fault) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise PmmoError(
             f"{path}: cannot be read as word vectors of word2vec ({reason}). Give a file that "
@@ -57,10 +54,10 @@ def unpacked(path: Path) -> io.BufferedReader:
 def header(line: bytes) -> tuple[int, int]:
     parts = line.split()
     if len(parts) != 2 or not all(part.isdigit() and len(part) < 12 for part in parts):
-        raise Fault(f"its first line is {line[:60]!r}")
+        raise ValueError(f"its first line is {line[:60]!r}")
     count, width = map(int, parts)
     if not 0 < width <= WIDEST or count == 0:
-        raise Fault(f"{count} words of width {width}")
+        raise ValueError(f"{count} words of width {width}")
     return count, width
 
 
@@ -79,15 +76,15 @@ def text_vectors(
     for number in range(1, count + 1):
         line = file.readline(LONGEST + 40 * width).rstrip(b"\r\n ")
         if not line:
-            raise Fault(f"it ends after {number - 1:,} of {count:,} words")
+            raise ValueError(f"it ends after {number - 1:,} of {count:,} words")
         word, *numbers = line.split(b" ")
         if word in wanted:
             if len(numbers) != width:
-                raise Fault(f"word {number:,} has {len(numbers)} numbers, expected {width}")
+                raise ValueError(f"word {number:,} has {len(numbers)} numbers, expected {width}")
             try:
                 yield word, np.array(numbers, "S").astype("<f4")
             except ValueError:
-                raise Fault(f"word {number:,} has something else than numbers") from None
+                raise ValueError(f"word {number:,} has something else than numbers") from None
 
 
 def binary_vectors(
@@ -97,10 +94,10 @@ def binary_vectors(
     for number in range(1, count + 1):
         while (space := data.find(b" ", start)) < 0 or len(data) <= space + size:
             if space < 0 and len(data) - start > LONGEST:
-                raise Fault(f"word {number:,} does not end")
+                raise ValueError(f"word {number:,} does not end")
             more = file.read(BLOCK)
             if not more:
-                raise Fault(f"it ends after {number - 1:,} of {count:,} words")
+                raise ValueError(f"it ends after {number - 1:,} of {count:,} words")
             data, start = data[start:] + more, 0
         word = data[start:space].lstrip(b"\n")
         if word in wanted:

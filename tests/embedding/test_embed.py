@@ -289,6 +289,13 @@ def test_weights_of_another_model_or_damaged_ones_are_refused(tmp_path):
         images.fill(model, tmp_path / "w.pth", [])
 
 
+def test_a_model_that_gives_maps_is_refused(tmp_path):
+    (tmp_path / "w").write_bytes(b"")
+    maps, turn = torch.nn.Conv2d(3, 2, 3), lambda image: torch.zeros(3, 8, 8)
+    with pytest.raises(PmmoError, match=r"shape \(1, 2, 6, 6\), expected a vector per image"):
+        images.image_encoder("maps", tmp_path / "w", "torch", maps, turn, torch.device("cpu"))
+
+
 def test_a_poster_is_turned_as_its_exif_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by a quarter

@@ -70,7 +70,7 @@ def test_spacy_models_that_cannot_serve(tmp_path):
     package("spacy")
     with pytest.raises(PmmoError, match="no package or folder has this name"):
         texts.spacy("en_core_web_none", list, CPU)
-    with pytest.raises(PmmoError, match="has no word vectors"):
+    with pytest.raises(PmmoError, match="this spaCy model has no word vectors"):
         texts.spacy(str(spacy_model(tmp_path / "model", 0)), list, CPU)
     (tmp_path / "model/config.cfg").unlink()
     with pytest.raises(PmmoError, match="cannot be loaded as a spaCy model"):
@@ -119,7 +119,10 @@ def test_timm_gives_the_layer_before_its_classifier(tmp_path):
     np.testing.assert_allclose(encoder.encode(batch), theirs.numpy(), rtol=1e-5, atol=1e-6)
     assert encoder.width == theirs.shape[1]
     assert encoder.identity.name == "timm:test_resnet"
-    for name, said in (("test_vit", "is not of this model"), ("none", "has no model 'none'")):
+    for name, said in (
+        ("test_vit", "is not of this model"),
+        ("none", r"has no model 'none'\. Check the name"),
+    ):
         with pytest.raises(PmmoError, match=said):
             images.timm(f"{name}:{path}", CPU)
 
