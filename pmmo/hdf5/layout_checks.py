@@ -68,9 +68,20 @@ def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
 
 
 def encoders_of(facts: Mapping, name: str) -> dict[str, Identity]:
-    """The encoders that made the features, where the file says so."""
+    """The encoders that made the features, where the file says so; no other provenance counts."""
     with _understood(name):
-        return read_encoders(_provenance(facts["provenance"], name))
+        try:
+            provenance = json.loads(facts["provenance"].get("value") or "null")
+        except (ValueError, RecursionError):
+            return {}
+        return _encoders(provenance, name)
+
+
+def _encoders(provenance: object, name: str) -> dict[str, Identity]:
+    try:
+        return read_encoders(provenance)
+    except ValueError as error:
+        raise Refusal(name, f"file attribute 'provenance': {error}.", "Delete it.") from None
 
 
 @contextmanager
@@ -274,8 +285,5 @@ def _provenance(found: Mapping, name: str) -> dict | None:
         value = None
     if not isinstance(value, dict):
         raise Refusal(name, "file attribute 'provenance' is not a JSON object.", "Delete it.")
-    try:
-        read_encoders(value)
-    except ValueError as error:
-        raise Refusal(name, f"file attribute 'provenance': {error}.", "Delete it.") from None
+    _encoders(value, name)
     return value
