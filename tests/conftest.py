@@ -33,15 +33,15 @@ def clone(tmp_path_factory, worker_id) -> Path:
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("own") / "pmmo"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def process_as_it_was():
-    """Training and prediction set up the process they run in; the tests after these are others."""
+    """Training and prediction set up the process they run in; the next module finds another."""
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    with pyro.validation_enabled(False):
-        yield
+    yield
     torch.set_float32_matmul_precision(precision)
     torch.set_num_threads(threads)
     torch.set_flush_denormal(False)
+    pyro.enable_validation(True)  # Pyro's default
 
 
 @pytest.fixture(autouse=True)

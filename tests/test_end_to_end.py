@@ -45,7 +45,7 @@ def test_the_system_under_study_is_the_headline_row_bit_for_bit(clone):
 def test_the_lock_records_the_sha256_of_each_column(clone):
     recorded = json.loads((clone / "data/tensors/movies.json").read_text())["provenance"]["sha256"]
     lock = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]["extract"]
-    assert lock["params"]["data/columns.json"]["sha256"] == recorded
+    assert lock["params"]["data/fetched/columns.json"]["sha256"] == recorded
     assert set(recorded) == {"features", "genres", "imdb_ids", "vgg_features"}
 
 

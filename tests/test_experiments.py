@@ -236,7 +236,7 @@ def test_a_registered_model_is_had_without_a_clone_and_predicts(folder, tmp_path
     trained = folder / "runs/rows/pmmo-kl-l2"
     for file in trained.iterdir():
         assert (tmp_path / "model" / file.name).read_bytes() == file.read_bytes()
-    model, movies = str(tmp_path / "model"), "data/movies.hdf5"
+    model, movies = str(tmp_path / "model"), "data/fetched/movies.hdf5"
     said = run(folder, sys.executable, "-m", "pmmo", "predict", model, movies, "-o", "new.csv")
     assert "pmmo-kl-l2" in said
     (folder / "new.csv").unlink()

@@ -687,7 +687,7 @@ def test_secrets_by_name_are_kept_as_they_are_written(tmp_path, monkeypatch, add
 def project(tmp_path, monkeypatch) -> Path:
     """A folder with this project's dvc.yaml and something at some of its outs."""
     (tmp_path / "dvc.yaml").write_bytes((ROOT / "dvc.yaml").read_bytes())
-    for name in ("data/movies.hdf5", "data/own.hdf5", "runs/rows/gmu/x", "elsewhere/y"):
+    for name in ("data/fetched/movies.hdf5", "data/own.hdf5", "runs/rows/gmu/x", "elsewhere/y"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
@@ -697,11 +697,11 @@ def project(tmp_path, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     "source",
     [
-        "data/movies.hdf5",
-        "./data/../data/movies.hdf5",
+        "data/fetched/movies.hdf5",
+        "./data/../data/fetched/movies.hdf5",
         "data/tensors",
         "data/tensors/deep/own.hdf5",
-        "data/columns.json",
+        "data/fetched/columns.json",
         "settings/own.hdf5",
         "runs/experiment/own.hdf5",
         "runs/rows/gmu/x",
@@ -713,13 +713,13 @@ def project(tmp_path, monkeypatch) -> Path:
         "reports/experiment_curves.csv",
         "link.hdf5",
         "folder/movies.hdf5",
-        "~/data/movies.hdf5",
+        "~/data/fetched/movies.hdf5",
     ],
 )
 @pytest.mark.parametrize("absolute", [False, True])
 def test_a_source_that_the_pipeline_deletes_is_refused(project, monkeypatch, source, absolute):
-    (project / "link.hdf5").symlink_to("data/movies.hdf5")
-    (project / "folder").symlink_to("data")
+    (project / "link.hdf5").symlink_to("data/fetched/movies.hdf5")
+    (project / "folder").symlink_to("data/fetched")
     monkeypatch.setenv("HOME", str(project))
     if absolute and not source.startswith("~"):
         source = str(project / source)
@@ -731,8 +731,8 @@ def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
     """`runs` on a large disk; and a file to which an out is a link."""
     (project / "runs").rename(project / "disk")
     (project / "runs").symlink_to("disk")
-    (project / "data/movies.hdf5").unlink()
-    (project / "data/movies.hdf5").symlink_to(project / "elsewhere/y")
+    (project / "data/fetched/movies.hdf5").unlink()
+    (project / "data/fetched/movies.hdf5").symlink_to(project / "elsewhere/y")
     for source in ("disk/rows/gmu/x", "runs/rows/gmu/x", "elsewhere/y"):
         with pytest.raises(PmmoError, match="which the pipeline deletes"):
             resolve_tree(project, ("data.source", source))
@@ -740,7 +740,7 @@ def test_a_source_in_an_out_that_lies_elsewhere_is_refused(project):
 
 @pytest.mark.parametrize(
     "source",
-    ["data/own.hdf5", "data/movies.hdf5.bak", "elsewhere/y", "runs/own.hdf5", "~nobody-/x"],
+    ["data/own.hdf5", "data/fetched/movies.hdf5.bak", "elsewhere/y", "runs/own.hdf5", "~nobody-/x"],
 )
 def test_a_source_beside_the_outs_is_taken(project, source):
     (project / "loop").symlink_to("loop")

@@ -17,6 +17,7 @@ from pmmo.reporting.style import (
     Drawn,
     band,
     cycles,
+    drawn_genres,
     genre_names,
     label,
     panels,
@@ -109,22 +110,30 @@ def gates(numbers: Mapping) -> Drawn:
     """Mean gate by genre, beside the scores without one of the inputs."""
     genres = numbers["data"]["genres"]
     names = [name for name in SYSTEMS if numbers["gates"].get(name)]
-    height = 1.6 + 0.19 * len(genres)
+    drawn, note = drawn_genres(numbers)
+    height = 1.6 + 0.19 * len(drawn)
     figure = Figure(figsize=(8.2, height), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.8 / height))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (0.97 if note else 0.8) / height))
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
-    place = np.arange(len(genres))
+    place = np.arange(len(drawn))
     frames = []
     for name, shift in zip(names, (-0.2, 0, 0.2), strict=False):
         colour, marker = SYSTEMS[name]
         mean, sd = band(numbers["gates"][name]["genres"])
         left.errorbar(
-            mean, place + shift, xerr=sd, fmt=marker, color=colour, ms=4, elinewidth=1, capsize=0
+            mean[drawn],
+            place + shift,
+            xerr=sd[drawn],
+            fmt=marker,
+            color=colour,
+            ms=4,
+            elinewidth=1,
+            capsize=0,
         )
         left.axvline(numbers["gates"][name]["overall"]["mean"], color=colour, lw=0.8, ls=":")
         frames.append(pd.DataFrame({"variant": name, "genre": genres, "gate": mean, "gate_sd": sd}))
-    left.set_yticks(place, genre_names(numbers))
-    left.set_ylim(len(genres) - 0.4, -0.6)
+    left.set_yticks(place, np.array(genre_names(numbers))[drawn])
+    left.set_ylim(len(drawn) - 0.4, -0.6)
     left.tick_params(axis="y", length=0)
     left.set_xlabel("Mean gate: 0 text … 1 image (dotted: all movies)")
     kinds = ("both", "text only", "image only")
@@ -155,6 +164,6 @@ def gates(numbers: Mapping) -> Drawn:
         numbers,
         "What the systems look at",
         "Gate by genre of the movie (left); scores with the other input at its training mean "
-        f"(right). Mean ± sd over {cycles(numbers)} cycles.",
+        f"(right). Mean ± sd over {cycles(numbers)} cycles." + note,
     )
     return figure, pd.concat(frames) if frames else pd.DataFrame()

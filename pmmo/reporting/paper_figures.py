@@ -18,6 +18,7 @@ from pmmo.reporting.style import (
     band,
     canvas,
     cycles,
+    drawn_genres,
     genre_names,
     label,
     shorter,
@@ -30,12 +31,13 @@ def figure1(numbers: Mapping) -> Drawn:
     data = numbers["data"]
     triples = zip(data["counts"], data["genres"], genre_names(numbers), strict=True)
     counts, genres, names = zip(*sorted(triples, key=lambda triple: -triple[0]), strict=True)
-    figure, axes = canvas(6.2, 1.2 + 0.19 * len(genres), lines=1)
-    place = np.arange(len(genres))
-    axes.barh(place, counts, color=BLUE, height=0.72)
-    axes.set_yticks(place, names)
-    axes.set_ylim(len(genres) - 0.4, -0.6)
-    for y, count in zip(place, counts, strict=True):
+    drawn, note = drawn_genres(numbers)
+    figure, axes = canvas(6.2, 1.2 + 0.19 * len(drawn), lines=2 if note else 1)
+    place = np.arange(len(drawn))
+    axes.barh(place, counts[: len(drawn)], color=BLUE, height=0.72)
+    axes.set_yticks(place, names[: len(drawn)])
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    for y, count in zip(place, counts, strict=False):
         axes.annotate(
             f"{count:,}", (count, y), (3, 0), textcoords="offset points", va="center", size=7.5
         )
@@ -43,7 +45,7 @@ def figure1(numbers: Mapping) -> Drawn:
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Movies (a movie has one or more genres)")
-    titled(figure, numbers, "Figure 1. Movies per genre")
+    titled(figure, numbers, "Figure 1. Movies per genre", note.strip())
     frame = pd.DataFrame({"genre": genres, "movies": counts})
     frame["published"] = frame["genre"].map(dict(GENRE_COUNTS)).astype("Int64")
     return figure, frame
@@ -96,16 +98,17 @@ def figure3(numbers: Mapping) -> Drawn:
     """F1 by genre of PM+MO and the GMU."""
     genres = numbers["data"]["genres"]
     names = [name for name in ("pmmo-kl-l2", "gmu") if name in numbers["genres"]]
-    figure, axes = canvas(6.2, 1.5 + 0.21 * len(genres), lines=2)
+    drawn, note = drawn_genres(numbers)
+    figure, axes = canvas(6.2, 1.5 + 0.21 * len(drawn), lines=3 if note else 2)
     frame = pd.DataFrame({"genre": genres})
-    place = np.arange(len(genres))
+    place = np.arange(len(drawn))
     for name, shift in zip(names, (-0.15, 0.15), strict=False):
         mean, sd = band(numbers["genres"][name])
         colour, marker = SYSTEMS[name]
         axes.errorbar(
-            mean,
+            mean[drawn],
             place + shift,
-            xerr=sd,
+            xerr=sd[drawn],
             fmt=marker,
             color=colour,
             ms=4.5,
@@ -116,8 +119,8 @@ def figure3(numbers: Mapping) -> Drawn:
         frame[f"{name}_mean"], frame[f"{name}_sd"] = mean, numbers["genres"][name]["sd"]
     axes.axvline(0.5, color=GREY, lw=0.9, ls=":")
     axes.set_xlim(left=max(-0.02, axes.get_xlim()[0]))
-    axes.set_yticks(place, genre_names(numbers))
-    axes.set_ylim(len(genres) - 0.4, -0.6)
+    axes.set_yticks(place, np.array(genre_names(numbers))[drawn])
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.set_xlabel("F1 of the genre on test (dotted line: 0.5)")
     axes.tick_params(axis="y", length=0)
     detail = f"Mean ± standard deviation over {cycles(numbers)} cycles."
@@ -126,7 +129,7 @@ def figure3(numbers: Mapping) -> Drawn:
         detail += f" PM+MO is higher on {ahead} of {len(genres)} genres"
         detail += f" (paper: {paper.GENRES_WON} of {paper.GENRES})."
     axes.legend(loc="upper left" if len(names) < 2 else "best")
-    titled(figure, numbers, "Figure 3. F1 by genre: PM+MO and the GMU", detail)
+    titled(figure, numbers, "Figure 3. F1 by genre: PM+MO and the GMU", detail + note)
     return figure, frame
 
 

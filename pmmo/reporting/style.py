@@ -69,6 +69,7 @@ STYLE: dict[Any, Any] = {
 }
 PNG_DPI = 110
 LONGEST_LABEL, LONGEST_GENRE, LONGEST_SOURCE = 66, 40, 90  # characters that a figure has room for
+MOST_GENRES = 60  # that a figure has room for
 SYSTEMS = {  # the three systems that the paper's text compares
     "pmmo-kl-l2": (BLUE, "o"),
     "gmu": (ORANGE, "s"),
@@ -87,6 +88,19 @@ def genre_names(numbers: Mapping) -> list[str]:
     """Every genre as figures call it: `genre 3` is the third, where no font has its name."""
     genres = enumerate(numbers["data"]["genres"], start=1)
     return [drawable(genre, LONGEST_GENRE, f"genre {place}") for place, genre in genres]
+
+
+def drawn_genres(numbers: Mapping) -> tuple[np.ndarray, str]:
+    """The places of the genres that figures draw, and a line that says so if these are not all.
+
+    All genres, or the most frequent ones; either way in the order of the data.
+    """
+    counts = np.array(numbers["data"]["counts"])
+    if len(counts) <= MOST_GENRES:
+        return np.arange(len(counts)), ""
+    most = np.sort(np.argsort(-counts, kind="stable")[:MOST_GENRES])
+    note = f"\nThe {MOST_GENRES} most frequent of {len(counts):,} genres; the CSV file has all."
+    return most, note
 
 
 def stand_ins(numbers: Mapping) -> dict[str, str]:

@@ -18,14 +18,18 @@ PIPELINE = {
         "foreach": "${variants}",
         "do": {"cmd": "…", "deps": ["settings/${key}.json", "code"], "outs": ["runs/${key}"]},
     },
-    "extract": {"cmd": "…", "deps": ["code"], "params": [{"data/columns.json": ["sha256"]}]},
+    "extract": {
+        "cmd": "…",
+        "deps": ["code"],
+        "params": [{"data/fetched/columns.json": ["sha256"]}],
+    },
 }
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("code/sub/b.py", "code/a.py", "settings/gmu.json", "data/columns.json"):
+    for name in ("code/sub/b.py", "code/a.py", "settings/gmu.json", "data/fetched/columns.json"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("1\n")
         os.utime(name, (0, 0))
@@ -66,7 +70,7 @@ def test_what_changes_no_result_is_not_refused(project):
     Path("code/__pycache__").mkdir()
     add("code/__pycache__/a.pyc", "…")
     add("code/a.py.tmp", "…")
-    add("data/columns.json", "of another stage")
+    add("data/fetched/columns.json", "of another stage")
     taken.check()
     add("code/a.py", "2")
     Path("code/a.py").write_text("1\n")  # and back
@@ -98,6 +102,6 @@ def test_inputs_are_those_that_the_pipeline_declares(monkeypatch, tmp_path):
     assert Path("settings/gmu.json") in found
     assert Path("data/tensors") in found
     assert Path("pmmo/training") in found
-    assert Path("data/columns.json") in declared("extract")
+    assert Path("data/fetched/columns.json") in declared("extract")
     monkeypatch.chdir(tmp_path)
     assert declared("train@gmu") == []

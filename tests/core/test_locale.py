@@ -89,7 +89,7 @@ def test_in_latin_1_the_files_are_the_same_and_printing_does_not_fail(utf8, lati
 def same_but_for_the_folder(files: dict[str, bytes], found: dict[str, bytes]) -> None:
     assert found == files
     assert "λ".encode() in found["settings/reports.json"]
-    assert {"data/movies.hdf5", "data/tensors/movies.json"} <= set(found)
+    assert {"data/fetched/movies.hdf5", "data/tensors/movies.json"} <= set(found)
 
 
 def test_an_error_in_ascii_is_one_message(tmp_path):

@@ -11,11 +11,16 @@ from pmmo.own_movies.predict import predict_file
 
 ROOT = Path(__file__).parents[2]
 OURS = [
-    *("data/movies.hdf5", "data/columns.json", "data/tensors", "data/tensors/text.safetensors"),
+    *(
+        "data/fetched/movies.hdf5",
+        "data/fetched/columns.json",
+        "data/tensors",
+        "data/tensors/text.safetensors",
+    ),
     *("settings/gmu.json", "runs/rows", "runs/rows/gmu/x.csv", "runs/rows/mine.csv"),
     *("runs/experiment/model.json", "reports/experiment.json", "reports/experiment_curves.csv"),
     *("reports/metrics.json", "reports/tables/x.csv", "reports/figures/x", "reports/index.html"),
-    *("runs", "reports", ".work/fetch/x.hdf5", "data/../data/movies.hdf5"),
+    *("runs", "reports", ".work/fetch/x.hdf5", "data/../data/fetched/movies.hdf5"),
     *("link.csv", "folder/movies.hdf5", "disk/rows/x.csv"),
 ]
 USERS = ["data/own.hdf5", "predictions.csv", "reports/own.csv", "data/tensors.csv", "runs/x.csv"]
@@ -28,8 +33,8 @@ def project(tmp_path, monkeypatch) -> Path:
     for name in ("data", "disk/rows"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "runs").symlink_to("disk")
-    (tmp_path / "folder").symlink_to("data")
-    (tmp_path / "link.csv").symlink_to("data/movies.hdf5")
+    (tmp_path / "folder").symlink_to("data/fetched")
+    (tmp_path / "link.csv").symlink_to("data/fetched/movies.hdf5")
     monkeypatch.setattr(outs, "PROJECT", tmp_path)
     return tmp_path
 
@@ -66,6 +71,12 @@ def test_what_is_read_is_not_replaced(project):
 def test_every_out_of_the_pipeline_is_known():
     """By the names of dvc.yaml itself."""
     found = {path.relative_to(ROOT).as_posix() for path in outs.outs(ROOT)}
-    wanted = {"data/movies.hdf5", "settings", "runs/rows", "runs/experiment", "reports/tables"}
+    wanted = {
+        "data/fetched/movies.hdf5",
+        "settings",
+        "runs/rows",
+        "runs/experiment",
+        "reports/tables",
+    }
     assert wanted | {"reports/experiment_curves.csv", ".work"} <= found
     assert not [name for name in found if "$" in name]

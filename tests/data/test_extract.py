@@ -190,9 +190,9 @@ def test_failure_leaves_earlier_tensors_alone(tmp_path):
 
 
 def test_stage(tmp_path):
-    (tmp_path / "data").mkdir()
+    (tmp_path / "data/fetched").mkdir(parents=True)
     (tmp_path / "settings").mkdir()
-    path = write_good(tmp_path / "data" / "movies.hdf5")
+    path = write_good(tmp_path / "data" / "fetched" / "movies.hdf5")
     settings = {"nan_text": "zeros", "memory_limit_gb": 1.0, "source": "x"}
     (tmp_path / "settings" / "data.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "stages.extract"]
@@ -202,7 +202,7 @@ def test_stage(tmp_path):
     value("genres", (1, 1), 7)(path)
     failed = subprocess.run(command, **run, capture_output=True, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith("extract: data/movies.hdf5: dataset 'genres', row 1")
+    assert failed.stderr.startswith("extract: data/fetched/movies.hdf5: dataset 'genres', row 1")
     assert "Traceback" not in failed.stderr
 
 

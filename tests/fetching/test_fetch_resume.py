@@ -79,8 +79,8 @@ def wait_until(happened) -> None:
 
 
 def right_and_nothing_else(folder: Path, source: Path) -> None:
-    target = folder / "data" / "movies.hdf5"
-    assert set(target.parent.iterdir()) == {target, folder / "data/columns.json"}
+    target = folder / "data/fetched/movies.hdf5"
+    assert set(target.parent.iterdir()) == {target, target.with_name("columns.json")}
     assert list((folder / ".work" / "fetch").iterdir()) == []
     with h5py.File(source) as old, h5py.File(target) as new:
         for name in COLUMNS:
@@ -99,19 +99,19 @@ def test_goes_on_after_kill(tmp_path, large, share):
         first = start(tmp_path, server.url)
         wait_until(lambda: server.sent > share * nbytes(large))
         kill(first)
-        assert not (tmp_path / "data" / "movies.hdf5").exists()
+        assert not (tmp_path / "data/fetched/movies.hdf5").exists()
         end(start(tmp_path, server.url))
         assert server.sent < 1.1 * nbytes(large)
     right_and_nothing_else(tmp_path, large)
 
 
 def test_kill_while_putting_together(tmp_path, large):
-    growing = "data/.pmmo-*.tmp/movies.hdf5"
+    growing = "data/fetched/.pmmo-*.tmp/movies.hdf5"
     with FileServer(large) as server:
         first = start(tmp_path, server.url)
         wait_until(lambda: any(path.stat().st_size > 0 for path in tmp_path.glob(growing)))
         kill(first)
-        assert not (tmp_path / "data" / "movies.hdf5").exists()
+        assert not (tmp_path / "data/fetched/movies.hdf5").exists()
         end(start(tmp_path, server.url))
         assert server.sent < 1.1 * nbytes(large)
     right_and_nothing_else(tmp_path, large)
@@ -177,7 +177,7 @@ def test_parts_survive_a_killed_repro(tmp_path, large):
     stage = {
         "cmd": f"{sys.executable} -m stages.fetch",
         "deps": ["settings/data.json"],
-        "outs": ["data/movies.hdf5"],
+        "outs": ["data/fetched/movies.hdf5"],
     }
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"fetch": stage}}))
     repro = [*dvc, "repro", "-q", "fetch"]
@@ -191,7 +191,7 @@ def test_parts_survive_a_killed_repro(tmp_path, large):
         end(start(tmp_path, server.url, repro))
         assert server.sent < 1.1 * nbytes(large)
     right_and_nothing_else(tmp_path, large)
-    assert "data/movies.hdf5" in (tmp_path / "dvc.lock").read_text()
+    assert "data/fetched/movies.hdf5" in (tmp_path / "dvc.lock").read_text()
 
 
 # ---- a work folder that is not this project's

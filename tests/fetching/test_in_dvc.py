@@ -109,7 +109,7 @@ def test_a_secret_in_the_open_is_refused_and_gone_with_what_the_message_says(pro
     assert places_of(SECRET, project) == []
 
 
-@pytest.mark.parametrize("name", ["data/movies.hdf5", "settings/own.hdf5"])
+@pytest.mark.parametrize("name", ["data/fetched/movies.hdf5", "settings/own.hdf5"])
 def test_a_repro_deletes_no_file_that_is_named_as_the_source(project, movies, name):
     mine = project / name
     mine.parent.mkdir(parents=True, exist_ok=True)
@@ -123,17 +123,19 @@ def test_a_repro_deletes_no_file_that_is_named_as_the_source(project, movies, na
 
 def test_an_experiment_from_a_file_that_dvc_deletes_is_refused(project, movies):
     """`dvc exp run` itself puts every out in order before it runs a stage; the message says so."""
-    shutil.copytree(movies.parent, project / "data", dirs_exist_ok=True)
-    source = "data.source=data/movies.hdf5"
+    shutil.copytree(movies.parent, project / "data/fetched", dirs_exist_ok=True)
+    source = "data.source=data/fetched/movies.hdf5"
     said = run(project, "dvc", "exp", "run", "-S", source, "extract", ok=False)
-    assert "data.source: data/movies.hdf5 is, lies in or holds " in said
+    assert "data.source: data/fetched/movies.hdf5 is, lies in or holds " in said
     assert "`dvc exp run` even before it runs a stage" in said
     assert "Running stage 'fetch'" not in said
 
 
-def test_a_file_beside_the_outs_is_taken_and_stays(project, movies):
-    mine = project / "data/own.hdf5"
+@pytest.mark.parametrize("name", ["data/movies.hdf5", "data/own.hdf5"])
+def test_a_file_beside_the_outs_is_taken_and_stays(project, movies, name):
+    """The names that one would choose first are no outs."""
+    mine = project / name
     mine.parent.mkdir(exist_ok=True)
     shutil.copy(movies, mine)
-    run(project, "dvc", "exp", "run", "-S", "data.source=data/own.hdf5", "extract")
+    run(project, "dvc", "exp", "run", "-S", f"data.source={name}", "extract")
     assert mine.read_bytes() == movies.read_bytes()

@@ -18,6 +18,7 @@ from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.published import paper
+from pmmo.reporting import style
 from pmmo.reporting.figures import FIGURES, render
 from pmmo.reporting.formats import number, to_markdown
 from pmmo.reporting.latex import to_latex
@@ -340,6 +341,20 @@ def test_figure_3_counts_the_genres_won(root, numbers):
     ahead = int((frame["pmmo-kl-l2_mean"] > frame["gmu_mean"]).sum())
     claim = next(c for c in numbers["claims"] if c["key"] == "pmmo-wins-most-genres")
     assert claim["ours"] == ahead
+
+
+def test_figures_draw_the_most_frequent_of_many_genres_and_their_csv_has_all(numbers, monkeypatch):
+    counts = np.array(numbers["data"]["counts"])
+    monkeypatch.setattr(style, "MOST_GENRES", 5)
+    most, note = style.drawn_genres(numbers)
+    assert sorted(counts[most]) == sorted(counts)[-5:]
+    assert list(most) == sorted(most)
+    for name in ("figure1", "figure3", "gates"):
+        figure, frame = FIGURES[name](numbers)
+        shown = {tick.get_text() for tick in figure.axes[0].get_yticklabels()}
+        assert shown == {numbers["data"]["genres"][place] for place in most}
+        assert set(frame["genre"]) == set(numbers["data"]["genres"])
+        assert any(note.strip() in text.get_text() for text in figure.texts)
 
 
 # --- the page ------------------------------------------------------------------------------------
