@@ -4,6 +4,7 @@ A first look at the table finds empty plots and missing files before anything lo
 plots and posters are encoded a batch at a time, and the file is written as `import` writes it.
 """
 
+import os
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +107,8 @@ def embed_table(
     """
     find_text = chosen(TEXT_ENCODERS, text_encoder, "--text-encoder")
     find_image = chosen(IMAGE_ENCODERS, image_encoder, "--image-encoder")
-    check_output(output, table)
+    weights = Path(rest(text_encoder)), Path(rest(rest(image_encoder)))
+    check_output(output, table, *weights)
     check_writable(output)
     source = open_table(table)
     columns = (
@@ -126,10 +128,10 @@ def embed_table(
         tempfile.TemporaryFile(dir=output.parent) as texts,  # without a name: gone when we are
         tempfile.TemporaryFile(dir=output.parent) as images,
     ):
-        shape = len(catalogue.ids)
+        rows = len(catalogue.ids)
         vectors = {
-            "features": np.memmap(texts, "<f4", "w+", shape=(shape, text.width)),
-            "vgg_features": np.memmap(images, "<f4", "w+", shape=(shape, image.width)),
+            "features": on_disk(texts, (rows, text.width), output.parent),
+            "vgg_features": on_disk(images, (rows, image.width), output.parent),
         }
         encode(source, columns, (text, image), vectors, problems, on_bad, batch_size)
         bad = {row for row, _ in problems.found} if on_bad == "drop" else set()
@@ -198,6 +200,19 @@ def movies(table: Table, columns: tuple[str, str]) -> Iterator[Movie]:
             path = (poster or "").strip()
             yield Movie(row, (plot or "").strip(), table.path.parent / path if path else None)
             row += 1
+
+
+def on_disk(file: IO[bytes], shape: tuple[int, int], folder: Path) -> np.ndarray:
+    """An array of zeros (float32) in a file; PmmoError where the disk has no room for it."""
+    try:
+        if hasattr(os, "posix_fallocate"):  # not on macOS; a write without room would end us
+            os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])
+    except OSError as error:
+        raise PmmoError(
+            f"{folder}: has no room for the vectors of {shape[0]:,} movies ({error.strerror}). "
+            "Free some space, or name a place that has some."
+        ) from None
+    return np.memmap(file, "<f4", "w+", shape=shape)
 
 
 def first_look(table: Table, columns: tuple[str, str], problems: Problems) -> None:

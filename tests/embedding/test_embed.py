@@ -1,6 +1,7 @@
 """`pmmo embed` from tables to files: a word2vec file made here and an image encoder of means."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -204,6 +205,24 @@ def test_an_encoder_that_gives_no_number_is_refused(folder):
     (folder / "weights").write_text("inf")
     with pytest.raises(PmmoError, match=r"row 1 .*the encoder gives numbers that are not finite"):
         embed(folder)
+
+
+def test_a_full_disk_is_a_sentence(folder, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(PmmoError, match=r"no room for the vectors of 12 movies \(No space left"):
+        embed(folder)
+    assert not (folder / "own.hdf5").exists()
+
+
+def test_no_input_is_replaced(folder):
+    for name in ("t.csv", "words.vec", "weights"):
+        before = (folder / name).read_bytes()
+        with pytest.raises(PmmoError, match="is read by this command"):
+            embed(folder, name, image_encoder=f"means:x:{folder / 'weights'}")
+        assert (folder / name).read_bytes() == before
 
 
 # --- what is refused before long work ------------------------------------------------------------
