@@ -16,6 +16,7 @@ from pmmo.analysis.logistic import regressions
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.power import power
 from pmmo.analysis.power_check import check
+from pmmo.analysis.protocols import protocols
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core import stage
 from pmmo.core.writing import write_json, write_text
@@ -37,11 +38,12 @@ def set_aside() -> None:
 def main(root: Path = Path()) -> None:
     settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance, verdicts = settings["intervals"], settings["verdicts"]
-    runs = read_runs(root / "runs/rows", list(settings["rows"].items()))
+    rows = read_runs(root / "runs/rows", list(settings["rows"].items()))
     tensors = root / "data" / "tensors"
     movies = read_movies(tensors)
-    for run in runs.values():
+    for run in rows.values():
         check_scores(run, movies)
+    runs = {name: run for name, run in rows.items() if not run.trains_on_dev}  # others: protocols
     plain = regressions(tensors, movies)
     trained = training(runs, plain, **settings["guard"])
     budgets = budget(runs, verdicts["rise"])
@@ -53,7 +55,7 @@ def main(root: Path = Path()) -> None:
         untrained=untrained(trained),
         rising=rising(budgets),
     )
-    claims = judge_all(evidence)
+    claims, additions = judge_all(evidence), beyond(runs, movies, **chance)
     numbers = aggregate(runs, movies) | {
         "intervals": chance,
         "verdicts": verdicts,
@@ -63,7 +65,8 @@ def main(root: Path = Path()) -> None:
         "claims": claims,
         "steps": judge_steps(evidence),
         "power": power(evidence, verdicts["power"]) | {"check": check(evidence)},
-        "beyond": beyond(runs, movies, **chance),
+        "beyond": additions,
+        "protocols": protocols(rows, movies, additions, **chance),
         "abstention": abstention(runs, movies, **chance),
     }
     reports = root / "reports"

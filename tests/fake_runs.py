@@ -29,6 +29,12 @@ OTHER_ROWS = {
     "mlp-image": "Image only",
     "mlp-both": "Text and image side by side",
 }
+ON_DEV = [  # as a row above, trained on train and dev
+    ("gmu-train-dev", "GMU, train and dev"),
+    ("mmo-train-dev", "M+MO, train and dev"),
+    ("pmmo-train-dev", "PM+MO, train and dev"),
+]
+SIBLING = {"gmu-train-dev": "gmu", "mmo-train-dev": "mmo", "pmmo-train-dev": "pmmo-kl-l2"}
 VARIANTS = [(name, row.label) for name, row in ROWS.items()] + list(OTHER_ROWS.items())
 SKILL = {"gmu-unregularised": 0.8, "pmmo-literal": 0.3, "mmo": 0.98, "pmmo-v1": 0.97} | {
     "mlp-text": 0.8,
@@ -84,9 +90,10 @@ def write_tensors(folder: Path, movies: int, genres: dict[str, int], rng) -> dic
 
 
 def settings_of(name: str, label: str, cycles: int, epochs: int) -> dict:
+    row, name = name, SIBLING.get(name, name)
     system = "pmmo" if name.startswith("pmmo") else name.split("-")[0]
     return {
-        "name": name,
+        "name": row,
         "label": label,
         "system": "released" if name == "pmmo-released" else system,
         "elbo": name.split("-")[1] if system == "pmmo" and "-" in name else None,
@@ -96,6 +103,10 @@ def settings_of(name: str, label: str, cycles: int, epochs: int) -> dict:
         "epochs": epochs,
         "batch_size": 128,
         "threshold": 0.5,
+        "batch_norm": True,
+        "batch_norm_eval": "evaluation_set",
+        "train_on": "train+dev" if row in SIBLING else "train",
+        "epoch_predictions": row in SIBLING or row in SIBLING.values(),
         "dropout": 0.5,
         "cycles": cycles,
         "seed": 0,
@@ -120,6 +131,16 @@ def curve(rng, cycle: int, epochs: int, best: int, peak: float, gap: float, baye
         table["kl"], table["kl_factor"] = 50 * np.exp(-epoch / 10), np.linspace(0.2, 1, epochs)
         table["penalty"] = 0.01
     return table
+
+
+def aside(test: np.ndarray, epochs: int, best: int) -> dict[str, np.ndarray]:
+    """What chooses nothing: each epoch of a cycle whose epoch `best` has the predictions `test`."""
+    rng = np.random.default_rng(len(test))
+    logits, noise = np.log(test / (1 - test)), rng.normal(0, 0.7, (epochs + 1, *test.shape))
+    noise[best - 1] = 0
+    found = sigmoid(logits + noise).astype(np.float32)
+    found[best - 1] = test
+    return {"test_epochs": found[:-1], "test_other_statistics": found[-1]}
 
 
 def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, epochs, shared):
@@ -151,6 +172,10 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
                 rng.normal(-0.4, 0.3, len(truth["test"])) + 0.5 * truth["test"][:, -1]
             ).astype(np.float32)
         save_file(arrays, folder / f"predictions-{cycle}.safetensors")
+        if settings["epoch_predictions"]:
+            save_file(
+                aside(arrays["test"], epochs, best), folder / f"protocols-{cycle}.safetensors"
+            )
         summary.append({"cycle": cycle, "seed": cycle, "best_epoch": best, **scores})
         gap = 0.3 if name == "gmu-unregularised" else 0.05
         curves.append(curve(rng, cycle, epochs, best, scores["dev"]["weighted"], gap, bayes))
@@ -162,7 +187,8 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
             {
                 "name": name,
                 "label": label,
-                "rows": {split: len(y) for split, y in truth.items()},
+                "rows": {split: len(y) for split, y in truth.items()}
+                | ({"train": len(truth["train"]) + len(truth["dev"])} if name in SIBLING else {}),
                 "random_weights": 100_000 if bayes else 0,
                 "parameters": 250_000 if bayes else 150_000,
                 "cycles": summary,

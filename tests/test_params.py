@@ -70,7 +70,7 @@ def resolve_tree(folder, *changes):
 
 def test_the_repositorys_file():
     params = load_params(ROOT / "params.yaml")
-    assert len(params.rows) == 17
+    assert len(params.rows) == 20
     assert list(params.rows) == list(TREE["variants"])
     for name, row in params.rows.items():
         assert row.name == name
@@ -87,7 +87,10 @@ def test_the_repositorys_file():
     assert params.rows["pmmo-literal"].kl_weight == "exact"
     assert params.rows["gmu-unregularised"].max_norm == "none"
     assert params.experiment == replace(
-        params.rows["pmmo-kl-l2"], name="experiment", label="System under study"
+        params.rows["pmmo-kl-l2"],
+        name="experiment",
+        label="System under study",
+        epoch_predictions=False,
     )
     assert params.data.source == "synthetic"
     assert params.data.rows == 2600
@@ -200,6 +203,8 @@ SAID = [  # parameter, wrong value, what the message says beside the parameter a
     ("classifier_learning_rate", 0, "a number > 0"),
     ("weight_decay", -1e-9, "a number >= 0"),
     ("kept_epoch", "first", "best or last"),
+    ("train_on", "dev", "train or train+dev"),
+    ("epoch_predictions", "yes", "true or false"),
     ("threshold", 1, "a number > 0 and < 1"),
     ("epochs", 0, "a whole number >= 1"),
     ("batch_size", 2, "a whole number >= 3"),

@@ -69,9 +69,25 @@ class Run:
         """Probability above which a genre is assigned."""
         return float(self.settings["threshold"])
 
+    @property
+    def trains_on_dev(self) -> bool:
+        """Whether dev is part of training, so that its scores on dev say nothing."""
+        return self.settings.get("train_on") == "train+dev"
+
     def predictions(self, key: str) -> np.ndarray | None:
         """Probabilities `key` of every cycle, (cycles, N, G), or None if the run has none."""
-        found = [self._prediction(cycle.cycle, key) for cycle in self.cycles]
+        return self._of_cycles("predictions", key)
+
+    def replayed(self, key: str) -> np.ndarray | None:
+        """Those that choose nothing, for the protocols alone; None where they were not stored.
+
+        `test_epochs` (cycles, epochs, N, G) of each epoch, `test_other_statistics` (cycles, N, G).
+        """
+        stored = self.settings.get("epoch_predictions")
+        return self._of_cycles("protocols", key) if stored else None
+
+    def _of_cycles(self, stem: str, key: str) -> np.ndarray | None:
+        found = [self._prediction(f"{stem}-{cycle.cycle}", key) for cycle in self.cycles]
         present = [array for array in found if array is not None]
         if not present:
             return None
@@ -89,8 +105,8 @@ class Run:
             raise unreadable(self.folder, self.name, f"no predictions of {split}")
         return found
 
-    def _prediction(self, cycle: int, key: str) -> np.ndarray | None:
-        path = self.folder / f"predictions-{cycle}.safetensors"
+    def _prediction(self, stem: str, key: str) -> np.ndarray | None:
+        path = self.folder / f"{stem}.safetensors"
         try:
             with safe_open(path, framework="numpy") as file:
                 return file.get_tensor(key) if key in file.keys() else None  # noqa: SIM118
@@ -176,9 +192,12 @@ def read_cycle(entry: Mapping) -> Cycle:
 
 def read_runs(folder: Path, variants: Sequence[tuple[str, str]]) -> dict[str, Run]:
     """The runs of the (name, label) pairs, in their order; other folders are not opened."""
-    if not variants:
-        raise PmmoError("params.yaml: `variants` names no row, so there is nothing to report.")
     runs = {name: read_run(folder / name, name, label) for name, label in variants}
+    if all(run.trains_on_dev for run in runs.values()):
+        raise PmmoError(
+            "params.yaml: `variants` names no row that leaves dev out of training, so there is "
+            "nothing to report."
+        )
     check_pairing(runs)
     return runs
 
@@ -187,9 +206,10 @@ def check_pairing(runs: Mapping[str, Run]) -> None:
     """Raise unless cycle k has one seed and all runs have the same movies (needed for pairing)."""
     first, *others = runs.values()
     for run in others:
-        if run.rows != first.rows:
+        if split_sizes(run) != split_sizes(first):
             raise PmmoError(
-                f"{run.folder}: {dict(run.rows)} movies, but {first.name} has {dict(first.rows)}; "
+                f"{run.folder}: {split_sizes(run)} movies, but {first.name} has "
+                f"{split_sizes(first)}; "
                 f"rows trained on different data cannot be compared. Run dvc repro."
             )
         if [c.seed for c in run.cycles] != [c.seed for c in first.cycles]:
@@ -198,3 +218,11 @@ def check_pairing(runs: Mapping[str, Run]) -> None:
                 f"differences are paired by cycle. Give both rows the same seed and cycles "
                 f"in params.yaml."
             )
+
+
+def split_sizes(run: Run) -> dict[str, int]:
+    """The movies of each split as the data has them, also where a row trained on two of them."""
+    sizes = dict(run.rows)
+    if run.trains_on_dev:
+        sizes["train"] -= sizes["dev"]
+    return sizes

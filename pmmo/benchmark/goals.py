@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pmmo.benchmark.measure import Result
 from pmmo.benchmark.plan import LABELS, PEERS, VARIANTS, Plan
 
-STUDY_ROWS = 17  # `variants` of params.yaml
+STUDY_ROWS = 20  # `variants` of params.yaml
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,9 @@ class Settings:
         Rule(kind=float, above=0.0), ("pmmo", "mmo", "released")
     )
     weight_decay: float = setting(Rule(kind=float, low=0.0), ("pmmo", "mmo", "released"))
+    train_on: str = setting(Rule(("train", "train+dev")), ALL)
     kept_epoch: str = setting(Rule(("best", "last")), ALL)
+    epoch_predictions: bool = setting(Rule(TRUTH), ALL)
     threshold: float = setting(Rule(kind=float, above=0.0, below=1.0), ALL)
     epochs: int = setting(Rule(kind=int, low=1, high=100_000), ALL)
     # from 3, so that a batch has two or more
@@ -159,6 +161,11 @@ class Settings:
                 raise PmmoError(
                     f"{item.name} = {value!r}: the system {self.system!r} has no such setting"
                 )
+        if self.train_on == "train+dev" and self.kept_epoch == "best":
+            raise PmmoError(
+                f"{self.name}: train_on is 'train+dev', and movies that are trained on choose no "
+                "epoch; set kept_epoch to last"
+            )
 
 
 def check_value(name: str, value: Any, rule: Rule) -> None:

@@ -124,5 +124,7 @@ def differing_settings(first: Run, second: Run) -> dict[str, tuple[Any, Any]]:
     return {
         key: pair
         for key, pair in pairs.items()
-        if key not in ("name", "label") and pair[0] != pair[1] and None not in pair
+        if key not in ("name", "label", "epoch_predictions")
+        and pair[0] != pair[1]
+        and None not in pair
     }

@@ -14,6 +14,7 @@ from pmmo.reporting.diagnostic_figures import gates, learning_curves, reliabilit
 from pmmo.reporting.drawing_text import fonts_for
 from pmmo.reporting.formats import csv_text, source
 from pmmo.reporting.paper_figures import differences, figure1, figure2, figure3
+from pmmo.reporting.protocols import figure as protocols
 from pmmo.reporting.style import PNG_DPI, STYLE, Drawn, smaller_png, smaller_svg, stand_ins
 from pmmo.reporting.verdict_figures import power
 
@@ -27,6 +28,7 @@ FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
     "gates": gates,
     "differences": differences,
     "power": power,
+    "protocols": protocols,
 }
 
 

@@ -17,6 +17,7 @@ from pmmo.reporting.formats import (
     row_label,
     spread,
 )
+from pmmo.reporting.protocols import protocols
 from pmmo.reporting.verdict_tables import budget, claims, power, power_check, steps
 
 NOT_RUN = "not run"
@@ -293,6 +294,6 @@ def beyond(numbers: Mapping) -> Table:
 
 
 TABLES = (
-    *(claims, steps, power, power_check, table1, table2, table_released),
+    *(claims, protocols, steps, power, power_check, table1, table2, table_released),
     *(budget, calibration, abstention, missing_inputs, gate, beyond, costs),
 )

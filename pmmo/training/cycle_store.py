@@ -19,7 +19,8 @@ from pmmo.core.writing import growing_folder, write_bytes
 from pmmo.training.hardware import Machine
 from pmmo.training.loop import Cycle
 
-FILES = ("predictions.safetensors", "state.safetensors", "cycle.json", "machine.json")
+TENSORS = ("predictions.safetensors", "state.safetensors", "protocols.safetensors")
+FILES = (*TENSORS, "cycle.json", "machine.json")
 HASHES = "hashes.json"
 
 
@@ -53,6 +54,7 @@ def save_cycle(cycle: Cycle, machine: Machine, folder: Path) -> None:
     contents = (
         save(cycle.predictions),
         save(cycle.state),
+        save(cycle.protocols),
         json.dumps(rest).encode(),
         json.dumps(machine).encode(),
     )
@@ -90,9 +92,11 @@ def load_cycle(folder: Path) -> Cycle:
     """A stored cycle; PmmoError if it is not as it was written."""
     if fault := fault_of(folder):
         raise PmmoError(f"{folder}: {fault}, though it was a moment ago; run again")
+    predictions, state, protocols = (load_file(folder / name) for name in TENSORS)
     return Cycle(
-        predictions=load_file(folder / FILES[0]),
-        state=load_file(folder / FILES[1]),
+        predictions=predictions,
+        state=state,
+        protocols=protocols,
         **json.loads((folder / "cycle.json").read_bytes()),
     )
 

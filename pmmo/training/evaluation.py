@@ -10,16 +10,23 @@ from pmmo.model.systems import System
 
 @torch.no_grad()
 def predict(
-    system: System, text: Tensor, image: Tensor, *, samples: int = 0, seed: int = 0
+    system: System,
+    text: Tensor,
+    image: Tensor,
+    *,
+    samples: int = 0,
+    seed: int = 0,
+    statistics: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Probabilities (N, G) and mean gate (N,), if any, of N movies, evaluated as one set.
 
     `samples` = 0 takes the weights (or their posterior mean); K > 0 averages the probabilities
     of K posterior draws, seeded apart so that evaluation leaves the training's stream alone.
+    `statistics` of batch norm are those of `batch_norm_eval` unless given.
     """
     devices = [text.device] if text.device.type == "cuda" else []
     with (
-        evaluation_mode(system, system.settings.batch_norm_eval),
+        evaluation_mode(system, statistics or system.settings.batch_norm_eval),
         torch.random.fork_rng(devices),
     ):
         if not samples:

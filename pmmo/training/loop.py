@@ -14,6 +14,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, Sizes, System
+from pmmo.training.epoch_predictions import EpochPredictions
 from pmmo.training.evaluation import final_predictions, genre_scores, own_samples, predict, scores
 from pmmo.training.stacking import build_together
 
@@ -42,6 +43,7 @@ class Cycle:
     summary: Summary
     curves: list[dict[str, float]]  # one row per epoch
     predictions: dict[str, Tensor]
+    protocols: dict[str, Tensor]  # of `EpochPredictions`; empty unless `epoch_predictions` is set
     state: dict[str, Tensor]  # the kept epoch's parameters and buffers
     seconds_per_epoch: float  # median, training steps only (departure D28)
 
@@ -143,6 +145,8 @@ class Course:
         self.seconds: list[float] = []
         self.best_f1, self.best_epoch = -1.0, 0
         self.state: dict[str, Tensor] = {}
+        test = splits["test"]
+        self.aside = EpochPredictions(system, test.text, test.image, self.seed)
 
     def score(self, epoch: int, losses: dict[str, float], seconds: float) -> float:
         """Take down an epoch's losses and scores, keep its parameters if they are the best so far.
@@ -171,6 +175,8 @@ class Course:
         if settings.kept_epoch == "last" or alike or dev_f1["weighted"] > self.best_f1:
             self.best_f1, self.best_epoch = dev_f1["weighted"], epoch + 1
             self.state = {name: value.clone() for name, value in self.system.state_dict().items()}
+        if settings.epoch_predictions:
+            self.aside.add()
         return dev_f1["weighted"]
 
     def scores_of(self, movies: Batch) -> dict[str, float]:
@@ -201,6 +207,7 @@ class Course:
             summary=summary,
             curves=self.curves,
             predictions=predictions,
+            protocols=self.aside.finish() if self.settings.epoch_predictions else {},
             state={name: value.cpu() for name, value in self.state.items()},
             seconds_per_epoch=sorted(self.seconds)[len(self.seconds) // 2],
         )

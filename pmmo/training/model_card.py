@@ -132,6 +132,8 @@ def limits(settings: Settings, best: Summary, genres: Sequence[str], movies: Mov
         "It takes vectors that were made as those it was trained on, not posters or texts.",
         f"A genre is predicted where its probability is above {settings.threshold:g}.",
     ]
+    if settings.train_on == "train+dev":
+        found.append("It was trained on dev, too: its scores on dev are of movies that it knows.")
     if synthetic(movies):
         found.insert(0, "Its scores on synthetic movies say nothing about real ones.")
     if settings.batch_norm and settings.batch_norm_eval == "evaluation_set":

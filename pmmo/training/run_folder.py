@@ -79,6 +79,8 @@ def write_run(
         for cycle in cycles:
             number = cycle.summary["cycle"]
             write_bytes(folder / f"predictions-{number}.safetensors", save(cycle.predictions))
+            if cycle.protocols:
+                write_bytes(folder / f"protocols-{number}.safetensors", save(cycle.protocols))
         write_bytes(folder / "model.safetensors", save(best.state))
         write_text(folder / "model.json", json.dumps(description, indent=1))
         write_text(folder / "README.md", card)

@@ -53,11 +53,11 @@ def train_row(
         if engine is None or engine.address is None:
             device = choose_device(settings.device)
             prepare_process(device, settings.precision)
-            splits = load_splits(data, device)
+            splits = load_splits(data, device, settings.train_on)
             inputs.check()  # the key of the store is that of what is loaded
             cycles = run_cycles(settings, splits, store, number_of_workers(settings, device))
         else:
-            splits = load_splits(data, torch.device("cpu"))
+            splits = load_splits(data, torch.device("cpu"), settings.train_on)
             with connected(engine, settings.device) as cluster:
                 inputs.check()  # the code, too, has travelled
                 cycles = run_cycles(settings, splits, store, cluster.slots, cluster)
@@ -81,10 +81,11 @@ def check_place(output: Path) -> None:
             )
 
 
-def load_splits(data: Path, device: torch.device) -> Splits:
+def load_splits(data: Path, device: torch.device, train_on: str = "train") -> Splits:
     """The three sets on the device, genres as float32; PmmoError for a set of one movie.
 
-    They are copies: training would see a file that is edited in its place.
+    With `train_on` = "train+dev" the movies of dev follow those of train there, too. All are
+    copies: training would see a file that is edited in its place.
     """
     movies = load_movies(data)
     splits = {}
@@ -97,6 +98,9 @@ def load_splits(data: Path, device: torch.device) -> Splits:
             )
         text, image = (column.to(device, copy=True) for column in (text, image))
         splits[name] = Batch(text, image, genres.to(device).float())
+    if train_on == "train+dev":
+        pairs = zip(splits["train"], splits["dev"], strict=True)
+        splits["train"] = Batch(*(torch.cat(pair) for pair in pairs))
     return splits
 
 

@@ -26,7 +26,7 @@ from pmmo.reporting.page import revision
 from pmmo.reporting.tables import table1, table2
 from pmmo.reporting.verdict_tables import claims, power
 from stages import aggregate, report
-from tests.fake_runs import VARIANTS, write_all
+from tests.fake_runs import ON_DEV, VARIANTS, write_all
 
 MOVIES, CYCLES = 500, 5
 CHANCE = {
@@ -51,8 +51,8 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 def root(tmp_path_factory) -> Path:
     """Runs of every row, aggregated and reported."""
     root = tmp_path_factory.mktemp("pipeline")
-    write_all(root, movies=MOVIES, cycles=CYCLES)
-    write_params(root, VARIANTS)
+    write_all(root, movies=MOVIES, cycles=CYCLES, variants=VARIANTS + ON_DEV)
+    write_params(root, VARIANTS + ON_DEV)
     aggregate.main(root)
     report.main(root)
     return root

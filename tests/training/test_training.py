@@ -257,6 +257,8 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
         summary = runs.train_row(tmp_path / "settings.json", tmp_path / "data", output)
         names = {"settings.json", "summary.json", "environment.json", "curves.csv", "model.json"}
         names |= {"README.md"}
+        if settings.epoch_predictions:
+            names |= {"protocols-0.safetensors", "protocols-1.safetensors"}
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
         assert {p.name for p in output.iterdir()} == names
         assert not list(tmp_path.rglob("*.tmp"))
