@@ -61,7 +61,8 @@ works: $(READY)
 # CUDA's packages stay out: torch pins its own, and which depends on the build of torch
 lock: works
 	$(INSTALL) uv==0.13.9
-	uv pip compile requirements-run.txt requirements-test.txt requirements-ray.txt -o constraints.txt $(LOCK) \
+	uv pip compile requirements-run.txt requirements-test.txt requirements-ray.txt \
+		requirements-embed.txt -o constraints.txt $(LOCK) \
 		--quiet --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock"
 	sed -i.cuda -E '/^(cuda|nvidia|triton)/d' constraints.txt
 	rm constraints.txt.cuda

@@ -64,6 +64,15 @@ def import_movies(table: Path, output: Path, **options: Any) -> str:
     return import_table(table, output, **options)
 
 
+def embed_movies(table: Path, output: Path, **options: Any) -> str:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as for predict
+    # no encoder asks a server for weights: what is needed is on the disk
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    from pmmo.embedding.embed import embed_table
+
+    return embed_table(table, output, **options)
+
+
 def grid(jobs: int | None) -> str:
     from pmmo.commands.grid import run_grid
 
@@ -233,12 +242,8 @@ def add_predict(commands) -> None:
     command.set_defaults(run=predict)
 
 
-def add_import(commands) -> None:
-    command = commands.add_parser(
-        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
-    )
-    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
-    add_path(command, "output", metavar="OUTPUT.hdf5")
+def add_movie_options(command: argparse.ArgumentParser) -> None:
+    """Ids, genres and splits of a table, for `import` and `embed`."""
     command.add_argument("--id", default="id", metavar="COLUMN", help="default: id")
     command.add_argument(
         "--genres",
@@ -246,14 +251,6 @@ def add_import(commands) -> None:
         metavar="COLUMN",
         help="default: genres; or columns of 0 and 1, called as the genres: Drama,Comedy,War",
     )
-    for name in ("text", "image"):
-        command.add_argument(
-            f"--{name}",
-            default=name,
-            metavar="NAME",
-            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
-            f"NAME.npy, one array for all movies (default: {name})",
-        )
     command.add_argument(
         "--separator", default="|", metavar="TEXT", help="between genres in a cell (default: |)"
     )
@@ -262,17 +259,82 @@ def add_import(commands) -> None:
         dest="shares",
         type=split_shares,
         metavar="TRAIN,DEV,TEST",
-        help="shares of a random split, for a table without a column 'split' (0.6,0.1,0.3)",
+        help="shares of a drawn split, for a table without a column 'split' (0.6,0.1,0.3)",
     )
     command.add_argument(
-        "--seed", type=whole_number(0), default=0, help="of the random split (default: 0)"
+        "--split-by",
+        choices=("genres", "random"),
+        help="each genre in its share of each split, or without regard to genres (default: genres)",
+    )
+    command.add_argument(
+        "--seed", type=whole_number(0), default=0, help="of the drawn split (default: 0)"
     )
     command.add_argument(
         "--unlabelled",
         action="store_true",
         help="ids and vectors only: a file for predict, without genres or splits",
     )
+
+
+def add_import(commands) -> None:
+    command = commands.add_parser(
+        "import", help="a table of your movies (CSV, Parquet) to HDF5 in the published layout"
+    )
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
+    add_movie_options(command)
+    for name in ("text", "image"):
+        command.add_argument(
+            f"--{name}",
+            default=name,
+            metavar="NAME",
+            help=f"columns NAME_0, NAME_1 …; a column of lists or of paths of .npy files; or "
+            f"NAME.npy, one array for all movies (default: {name})",
+        )
     command.set_defaults(run=import_movies)
+
+
+def add_embed(commands) -> None:
+    command = commands.add_parser(
+        "embed", help="a table of plots and posters to HDF5 in the published layout, by encoders"
+    )
+    add_path(command, "table", metavar="TABLE", help=".csv, .tsv (also .gz), .parquet")
+    add_path(command, "output", metavar="OUTPUT.hdf5")
+    command.add_argument(
+        "--text-encoder",
+        required=True,
+        metavar="KIND:WHERE",
+        help="word2vec:FILE, gensim:FILE, spacy:NAME or sentence-transformers:FOLDER",
+    )
+    command.add_argument(
+        "--image-encoder",
+        required=True,
+        metavar="KIND:NAME:WEIGHTS",
+        help="timm:NAME:FILE or torchvision:NAME:FILE",
+    )
+    for name, default in (("text", "plot"), ("image", "poster")):
+        command.add_argument(
+            f"--{name}-column",
+            default=default,
+            metavar="COLUMN",
+            help=f"of {'plots' if name == 'text' else 'paths of images'} (default: {default})",
+        )
+    add_movie_options(command)
+    command.add_argument(
+        "--on-bad",
+        choices=("error", "zeros", "drop"),
+        default="error",
+        help="a plot or poster that cannot be encoded ends the command (error, the default), "
+        "becomes no text or an image of zeros, or has its movie left out",
+    )
+    command.add_argument(
+        "--batch-size",
+        type=whole_number(1, 100_000),
+        default=64,
+        metavar="B",
+        help="movies that are encoded at once (default: 64)",
+    )
+    command.set_defaults(run=embed_movies)
 
 
 def add_grid(commands) -> None:
@@ -322,6 +384,7 @@ COMMANDS = (
     add_watch,
     add_predict,
     add_import,
+    add_embed,
     add_grid,
     add_compare,
     add_completion,

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from pmmo.analysis.abstention import abstention
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
 from pmmo.analysis.budget import budget, rising
 from pmmo.analysis.claims import as_metrics, judge_all, judge_steps
@@ -66,6 +67,7 @@ def main(root: Path = Path()) -> None:
         "power": power(evidence, verdicts["power"]) | {"check": check(evidence)},
         "beyond": additions,
         "protocols": protocols(rows, movies, additions, **chance),
+        "abstention": abstention(runs, movies, **chance),
     }
     reports = root / "reports"
     write_json(reports / "metrics.json", metrics(runs))

@@ -40,6 +40,11 @@ STAND_INS = {
     # the cluster's engine changes nothing else of the command; test_ray.py has a cluster
     "PMMO_ENGINE=ray python -m pmmo grid -j 3": "PMMO_ENGINE=local python -m pmmo grid -j 3",
 }
+ENCODERS = (  # of the worked example of `embed`
+    "--text-encoder word2vec:data/drawn/words.vec "
+    "--image-encoder timm:test_resnet:data/drawn/weights.safetensors"
+)
+NO_TIMM = "timm is optional; test_embed.py does the same with an image encoder of its own"
 A_CLUSTER = "Ray is optional; test_ray.py starts and stops two nodes where it is installed"
 NOT_RUN = {  # command -> why no test can run it
     "pip install -r requirements.txt -r requirements-ray.txt": "a test installs nothing",
@@ -47,6 +52,13 @@ NOT_RUN = {  # command -> why no test can run it
     "ray stop": A_CLUSTER,
     "ray start --head --disable-usage-stats --num-gpus 4": "four GPUs",
     "PMMO_ENGINE=ray python -m pmmo grid -j 2": "the same four GPUs; -j 3 is run above it",
+    "python -m scripts.draw_movies data/drawn --weights": NO_TIMM,
+    f"python -m pmmo embed data/drawn/movies.csv data/drawn.hdf5 {ENCODERS}": NO_TIMM,
+    "dvc exp run -S data.source=data/drawn.hdf5 experiment": NO_TIMM,
+    f"python -m pmmo embed data/drawn/new-movies.csv data/drawn-new.hdf5 --unlabelled {ENCODERS}": (
+        NO_TIMM
+    ),
+    "python -m pmmo predict runs/experiment data/drawn-new.hdf5 --output data/drawn.csv": NO_TIMM,
     "kubectl port-forward service/pmmo-head-svc 10001:10001 &": "a Kubernetes cluster",
     "PMMO_ENGINE=ray://localhost:10001 python -m pmmo grid -j 2": "the same Kubernetes cluster",
 }
@@ -67,7 +79,7 @@ def commands(document: str) -> Iterator[tuple[str, list[str]]]:
     """Each command of the document's console blocks, and the output shown below it."""
     text = (ROOT / document).read_text()
     for block in re.findall(r"^```console\n(.*?)^```", text, re.S | re.M):
-        for entry in re.split(r"^\$ ", block.replace("\\\n", " "), flags=re.M)[1:]:
+        for entry in re.split(r"^\$ ", re.sub(r"\s*\\\n\s*", " ", block), flags=re.M)[1:]:
             first, *shown = entry.rstrip().split("\n")
             yield re.sub(r"\s+#.*", "", first).strip(), shown
 

@@ -58,7 +58,7 @@ def test_the_package_has_all_of_pmmo_and_nothing_else(wheel):
 def test_the_package_needs_what_the_requirements_pin(wheel):
     needs = metadata(wheel).get_all("Requires-Dist")
     assert [n for n in needs if "extra ==" not in n] == pins("run")
-    for extra in ("test", "ray", "bench"):
+    for extra in ("test", "ray", "embed", "bench"):
         mine = [n.partition(";")[0].strip() for n in needs if f'extra == "{extra}"' in n]
         assert mine == pins(extra)
     assert metadata(wheel)["Requires-Python"] == "<3.15,>=3.11"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import Provenance
 from pmmo.core.writing import growing
+from pmmo.hdf5.encoders import Embedded, read_encoders, record
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.writer import allocate_movies, write_provenance
 
@@ -41,7 +41,7 @@ def assemble(
     name: str,
     pins: Mapping[str, str],
     settled: Callable[[], None] = lambda: None,
-) -> Provenance:
+) -> Embedded:
     """Write `target`, whole or not at all, from the columns of `layout`, whose bytes `read` gives.
 
     `kind`, `source` and the hashes become its provenance, which is returned: nothing that changes
@@ -87,12 +87,12 @@ def check_pins(hashes: Mapping[str, str], pins: Mapping[str, str], name: str) ->
 
 def _provenance(
     layout: Layout, kind: str, source: str, hashes: Mapping[str, str], pins: Mapping[str, str]
-) -> Provenance:
+) -> Embedded:
     if (layout.provenance or {}).get("kind") == "synthetic":
         kind = "synthetic"  # a copy of synthetic movies does not turn into real ones
     pinned = set(pins) == set(COLUMNS)
     notes = [SYNTHETIC] * (kind == "synthetic") + [PINNED if pinned else UNPINNED]
-    return {
+    origin: Embedded = {
         "kind": kind,
         "source": source,
         "rows": layout.rows,
@@ -100,3 +100,6 @@ def _provenance(
         "pinned": pinned,
         "note": " ".join(notes),
     }
+    if encoders := read_encoders(layout.provenance):
+        origin["encoders"] = record(encoders)
+    return origin

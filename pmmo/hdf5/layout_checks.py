@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from pmmo.core.names import SPLITS
 from pmmo.core.text import hides, printable
+from pmmo.hdf5.encoders import Identity, read_encoders
 from pmmo.hdf5.layout import COLUMNS, Column, Layout
 from pmmo.hdf5.sources import REMEDY, BadFile
 
@@ -64,6 +65,23 @@ def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
     """
     with _understood(name):
         return _columns(facts, name, size, FEATURES)
+
+
+def encoders_of(facts: Mapping, name: str) -> dict[str, Identity]:
+    """The encoders that made the features, where the file says so; no other provenance counts."""
+    with _understood(name):
+        try:
+            provenance = json.loads(facts["provenance"].get("value") or "null")
+        except (ValueError, RecursionError):
+            return {}
+        return _encoders(provenance, name)
+
+
+def _encoders(provenance: object, name: str) -> dict[str, Identity]:
+    try:
+        return read_encoders(provenance)
+    except ValueError as error:
+        raise Refusal(name, f"file attribute 'provenance': {error}.", "Delete it.") from None
 
 
 @contextmanager
@@ -267,4 +285,5 @@ def _provenance(found: Mapping, name: str) -> dict | None:
         value = None
     if not isinstance(value, dict):
         raise Refusal(name, "file attribute 'provenance' is not a JSON object.", "Delete it.")
+    _encoders(value, name)
     return value

@@ -18,6 +18,7 @@ from pmmo.own_movies.genre_cells import (
     genre_names,
     genres_of,
 )
+from pmmo.own_movies.splits import random_splits, stratified_splits
 from pmmo.own_movies.tables import Place, Table
 
 SPLIT_COLUMN = "split"
@@ -48,9 +49,16 @@ class Plan:
     splits: Mapping[str, tuple[int, int]]  # empty where the movies are unlabelled
     genre_names: tuple[str, ...]
 
+    @classmethod
+    def unlabelled(cls, movies: int) -> "Plan":
+        """Movies in the table's order, without genres or splits."""
+        return cls(np.arange(movies), {}, ())
+
 
 def read_catalogue(table: Table, id: str, genres: str | None, separator: str) -> Catalogue:
     """Ids, and genres and splits where `genres` names their column or columns, each checked."""
+    if not separator:
+        raise PmmoError("--separator is empty. Give the text that stands between two genres.")
     table.require(id, "--id")
     of_genres = [] if genres is None else genre_columns(table, genres)
     of_split = [SPLIT_COLUMN] if of_genres and SPLIT_COLUMN in table.types else []
@@ -122,8 +130,17 @@ def checked_split(cell: object, place: Place) -> str:
     return split
 
 
-def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, table: Path) -> Plan:
-    """Each movie's row: train, dev and test in turn, within each the table's order."""
+def make_plan(
+    catalogue: Catalogue,
+    shares: Sequence[float] | None,
+    seed: int,
+    split_by: str | None,
+    table: Path,
+) -> Plan:
+    """Each movie's row: train, dev and test in turn, within each the table's order.
+
+    Without a column `split` the splits are drawn `split_by` genres (the default) or random.
+    """
     names = genre_names(catalogue.genres)
     if not names:
         raise PmmoError(f"{table}: no movie has a genre. Is the column of genres the right one?")
@@ -134,20 +151,24 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
             "write a file for prediction alone with --unlabelled."
         )
     if catalogue.splits is None:
-        splits = random_splits(movies, shares or (0.6, 0.1, 0.3), seed)
-    elif shares is None:
+        sizes = split_sizes(movies, shares or (0.6, 0.1, 0.3))
+        if split_by == "random":
+            splits = random_splits(sizes, seed)
+        else:
+            splits = stratified_splits(catalogue.genres, sizes, seed)
+    elif shares is None and split_by is None:
         splits = catalogue.splits
     else:
         raise PmmoError(
-            f"{table}: has a column {SPLIT_COLUMN!r}, and --split asks for a random one. Leave "
-            "the option out, or rename the column."
+            f"{table}: has a column {SPLIT_COLUMN!r}, and --split or --split-by asks to draw one. "
+            "Leave the option out, or rename the column."
         )
     counts = Counter(splits)
     if small := [name for name in SPLITS if counts[name] < FEWEST]:
         raise PmmoError(
             f"{table}, column {SPLIT_COLUMN!r}: {counts[small[0]]} of the {movies:,} movies is for "
             f"{small[0]}; each of {', '.join(SPLITS)} needs {FEWEST}. Give it some, or drop the "
-            "column for a random split."
+            "column for a drawn split."
         )
     labelled = {split for split, found in zip(splits, catalogue.genres, strict=True) if found}
     if blank := [name for name in SPLITS if name not in labelled]:
@@ -163,10 +184,9 @@ def make_plan(catalogue: Catalogue, shares: Sequence[float] | None, seed: int, t
     return Plan(place, bounds, names)
 
 
-def random_splits(movies: int, shares: Sequence[float], seed: int) -> list[str]:
-    """The split of each of the movies, drawn without regard to their genres."""
+def split_sizes(movies: int, shares: Sequence[float]) -> tuple[int, int, int]:
+    """Movies of train, dev and test."""
     train, dev, _ = (round(end * movies) for end in accumulate(shares))
     train = min(max(train, FEWEST), movies - 2 * FEWEST)
     dev = min(max(dev, train + FEWEST), movies - FEWEST)
-    names = np.repeat(SPLITS, [train, dev - train, movies - dev])
-    return np.random.default_rng(seed).permutation(names).tolist()
+    return train, dev - train, movies - dev

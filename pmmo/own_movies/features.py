@@ -5,15 +5,16 @@ The file may be of any size. In memory are one batch, and the ids as the file st
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from pmmo.data.value_checks import all_usable, check_id, check_usable, id_twice, nan_rows
+from pmmo.hdf5.encoders import Identity
 from pmmo.hdf5.layout import Column
-from pmmo.hdf5.layout_checks import Refusal, check_features, check_layout
+from pmmo.hdf5.layout_checks import Refusal, check_features, check_layout, encoders_of
 from pmmo.hdf5.sandbox import inspect
 from pmmo.hdf5.sources import BUFFER, LocalFile
 
@@ -38,6 +39,7 @@ class Features:
     ids: np.ndarray  # byte strings of all rows of the file, as stored
     rows: range
     nan_text: str  # zeros or error
+    encoders: Mapping[str, Identity] = field(default_factory=dict)  # of text and image, if known
 
     @property
     def text_width(self) -> int:
@@ -109,7 +111,8 @@ def open_features(
         else:
             layout = check_layout(facts, source.name, source.size, ANY_SIZE)
             columns, rows = layout.columns, range(*layout.splits[split])
-        yield Features(source, columns, read_ids(source, columns["imdb_ids"]), rows, nan_text)
+        ids = read_ids(source, columns["imdb_ids"])
+        yield Features(source, columns, ids, rows, nan_text, encoders_of(facts, source.name))
         source.check_unchanged()
 
 

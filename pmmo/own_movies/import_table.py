@@ -45,17 +45,17 @@ def import_table(
     separator: str = "|",
     shares: Sequence[float] | None = None,
     seed: int = 0,
+    split_by: str | None = None,
     unlabelled: bool = False,
 ) -> str:
     """Write the movies of `table` to `output` in the published layout; says what it wrote.
 
     `id`, `genres`, `text` and `image` name columns (docs/own-data.md says of what kinds); `shares`
-    are those of train, dev and test for a random split from `seed`, where the table has no column
-    `split`. With `unlabelled` the file gets ids and vectors only, for prediction. PmmoError names
-    the row and column that is wrong; `output` appears whole or not at all.
+    are those of train, dev and test for a split that is drawn from `seed`, by genres or at random
+    (`split_by`), where the table has no column `split`. With `unlabelled` the file gets ids and
+    vectors only, for prediction. PmmoError names the row and column that is wrong; `output` appears
+    whole or not at all.
     """
-    if not separator:
-        raise PmmoError("--separator is empty. Give the text that stands between two genres.")
     check_output(output, table, Path(text), Path(image))  # NAME.npy
     source = open_table(table)
     vectors = {
@@ -66,14 +66,30 @@ def import_table(
     for embedding in vectors.values():
         check_matrix(embedding, len(catalogue.ids), table)
     if unlabelled:
-        plan = Plan(np.arange(len(catalogue.ids)), {}, ())
+        plan = Plan.unlabelled(len(catalogue.ids))
     else:
-        plan = make_plan(catalogue, shares, seed, table)
-    with growing(output) as path:
-        without_text = write(path, source, id, catalogue, plan, vectors)
-        read_back(path, labelled=not unlabelled)
-        write_provenance(path, provenance(table, catalogue, plan, seed))
+        plan = make_plan(catalogue, shares, seed, split_by, table)
+    origin = provenance("import", table, catalogue, plan, seed, split_by)
+    without_text = write_file("import", output, source, id, catalogue, plan, vectors, origin)
     return describe(output, catalogue, plan, vectors, without_text)
+
+
+def write_file(
+    command: str,
+    output: Path,
+    table: Table,
+    id: str,
+    catalogue: Catalogue,
+    plan: Plan,
+    vectors: Mapping[str, Embedding],
+    origin: Mapping[str, object],
+) -> int:
+    """The file, whole and read back, or none; returns the number of movies without text."""
+    with growing(output) as path:
+        without_text = write(command, path, table, id, catalogue, plan, vectors)
+        read_back(path, labelled=bool(plan.splits))
+        write_provenance(path, origin)
+    return without_text
 
 
 def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
@@ -85,6 +101,7 @@ def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
 
 
 def write(
+    command: str,
     path: Path,
     table: Table,
     id: str,
@@ -109,13 +126,14 @@ def write(
         for name, values in small.items():
             file.seek(columns[name].offset)
             file.write(values.view(np.uint8).data)
-        without_text = write_vectors(file, table, id, catalogue, plan, vectors, columns)
+        without_text = write_vectors(command, file, table, id, catalogue, plan, vectors, columns)
         file.flush()
         os.fsync(file.fileno())
     return without_text
 
 
 def write_vectors(
+    command: str,
     file: BinaryIO,
     table: Table,
     id: str,
@@ -127,7 +145,7 @@ def write_vectors(
     first, without_text = 0, 0
     wanted = dict.fromkeys([id, *(name for item in vectors.values() for name in item.columns)])
     total = sum(columns[name].nbytes for name in vectors)
-    with Progress("import", total) as progress:
+    with Progress(command, total) as progress:
         for piece in table.pieces(list(wanted)):
 
             def refuse(row: int, column: str, what: str, first: int = first) -> PmmoError:
@@ -191,11 +209,19 @@ def read_back(path: Path, *, labelled: bool) -> None:
                 check_labels(rows, first, source.name, names)
 
 
-def provenance(table: Path, catalogue: Catalogue, plan: Plan, seed: int) -> Provenance:
-    note = "Made from a table by `python -m pmmo import`"
-    if plan.splits:
-        drawn = f"at random, seed {seed}" if catalogue.splits is None else "by its column"
-        note += f", split {drawn}"
+def provenance(
+    command: str,
+    table: Path,
+    catalogue: Catalogue,
+    plan: Plan,
+    seed: int,
+    split_by: str | None,
+) -> Provenance:
+    note = f"Made from a table by `python -m pmmo {command}`"
+    if plan.splits and catalogue.splits is not None:
+        note += ", split by its column"
+    elif plan.splits:
+        note += f", split {'at random' if split_by == 'random' else 'by genres'}, seed {seed}"
     return {
         "kind": "file",
         "source": table.name,

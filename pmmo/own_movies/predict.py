@@ -16,6 +16,7 @@ from pmmo.core.outs import check_output
 from pmmo.core.progress import Progress
 from pmmo.core.text import cell, printable
 from pmmo.core.writing import growing
+from pmmo.hdf5.encoders import check_same_encoders
 from pmmo.own_movies.features import FeatureBatch, Features, open_features
 from pmmo.own_movies.predictor import BATCH, Predictions, Predictor, load_predictor, not_finite
 from pmmo.own_movies.saved_model import model_files
@@ -75,6 +76,7 @@ def predict_file(
 def check_fit(predictor: Predictor, features: Features) -> None:
     """PmmoError where the movies are not such as the models were trained on."""
     name, sizes = features.source.name, predictor.models[0].system.sizes
+    check_same_encoders(features.encoders, predictor.models[0].encoders, name)
     for column, found, wanted in (
         ("features", features.text_width, sizes.text),
         ("vgg_features", features.image_width, sizes.image),

@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.decisions.stored import DECISION, REMEDY, Decision, read_decision, values_name
+from pmmo.hdf5.encoders import Identity, read_encoders
 from pmmo.hdf5.layout_checks import name_problem
 from pmmo.model.build import build_system
 from pmmo.model.systems import Sizes, System
@@ -33,6 +35,7 @@ class Card(TypedDict):
     genres: tuple[str, ...]
     nan_text: str
     cycle: int
+    encoders: Mapping[str, Identity]
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Model:
     genres: tuple[str, ...]  # in the order of the outputs
     nan_text: str  # what training did with movies without text: zeros or error
     cycle: int
+    encoders: Mapping[str, Identity] = field(default_factory=dict)  # of the training features
 
     @property
     def seed(self) -> int:
@@ -127,6 +131,7 @@ def _build(card: Card, values: Path, device: torch.device) -> Model:
         genres=card["genres"],
         nan_text=card["nan_text"],
         cycle=card["cycle"],
+        encoders=card["encoders"],
     )
 
 
@@ -157,6 +162,7 @@ def _read_card(path: Path) -> Card:
             "genres": tuple(genres),
             "nan_text": card["nan_text"],
             "cycle": card["cycle"],
+            "encoders": read_encoders(card.get("provenance")),
         }
     except (OSError, ValueError, TypeError, RecursionError, PmmoError) as error:
         why = " ".join(str(error).split())[:300]

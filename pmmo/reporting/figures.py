@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 
+from pmmo.reporting.abstention import risk_coverage
 from pmmo.reporting.diagnostic_figures import gates, learning_curves, reliability
 from pmmo.reporting.drawing_text import fonts_for
 from pmmo.reporting.formats import csv_text, source
@@ -23,6 +24,7 @@ FIGURES: dict[str, Callable[[Mapping], Drawn]] = {
     "figure3": figure3,
     "learning_curves": learning_curves,
     "reliability": reliability,
+    "abstention": risk_coverage,
     "gates": gates,
     "differences": differences,
     "power": power,

@@ -31,6 +31,7 @@ ALT = {
     "figure3": "F1 of each genre for PM+MO and the GMU",
     "learning_curves": "Train and dev weighted F1 by epoch for every row",
     "reliability": "Observed frequency against forecast probability for every row",
+    "abstention": "Risk of the answered movies against the share that is answered",
     "gates": "Mean gate by genre, and scores without the text or the image",
     "differences": "Differences with intervals beside the paper's differences",
     "power": "The smallest difference that each number of cycles shows, beside the paper's",

@@ -7,6 +7,7 @@ import pandas as pd
 
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
+from pmmo.reporting.abstention import abstention, missing_inputs
 from pmmo.reporting.formats import (
     UNTRAINED,
     Table,
@@ -307,5 +308,5 @@ def beyond(numbers: Mapping) -> Table:
 
 TABLES = (
     *(claims, protocols, steps, power, power_check, table1, table2, table_released),
-    *(budget, calibration, gate, beyond, costs),
+    *(budget, calibration, abstention, missing_inputs, gate, beyond, costs),
 )

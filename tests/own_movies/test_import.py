@@ -205,7 +205,8 @@ def ids_of(path: Path) -> list[str]:
         return [item.decode() for item in file["imdb_ids"][()]]
 
 
-def test_a_random_split_has_the_shares_and_follows_the_seed(tmp_path):
+@pytest.mark.parametrize("split_by", [None, "random"])
+def test_a_drawn_split_has_the_shares_and_follows_the_seed(tmp_path, split_by):
     table = plain(tmp_path)
     found = []
     for name, options in (
@@ -214,10 +215,15 @@ def test_a_random_split_has_the_shares_and_follows_the_seed(tmp_path):
         ("c", {"seed": 1}),
         ("d", {"shares": (0.5, 0.25, 0.25)}),
     ):
-        import_table(table, tmp_path / name, **options)
+        import_table(table, tmp_path / name, split_by=split_by, **options)
         with h5py.File(tmp_path / name) as file:
+            note = json.loads(file.attrs["provenance"])["note"]
+            assert ("at random" if split_by else "by genres") in note
+            war = file["genres"][:, 1]  # of every second movie
             rows = file.attrs["split"]
             found.append({row["split"].decode(): (row["start"], row["stop"]) for row in rows})
+            if not split_by:
+                assert {war[start:stop].mean() for start, stop in found[-1].values()} == {0.5}
     assert found[0] == {"train": (0, 24), "dev": (24, 28), "test": (28, 40)}
     assert found[3] == {"train": (0, 20), "dev": (20, 30), "test": (30, 40)}
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -391,6 +397,7 @@ REFUSED = {
     ),
     "two movies": (columns(rows=5), {}, "has 5 movies need 2 each --unlabelled"),
     "split twice": (columns(split=["train"] * 40), {"shares": (0.6, 0.2, 0.2)}, "'split' --split"),
+    "split by twice": (columns(split=["train"] * 40), {"split_by": "random"}, "'split' --split-by"),
     "another length": (listed_in(lambda v: v[4].pop()), {}, "row 5 'tt5' 'image' 3 numbers 4"),
     "no vector": (listed_in(lambda v: v.__setitem__(4, None)), {}, "row 5 'tt5' no vector"),
     "no vectors": (parquet(image=pa.array([[]] * 7, pa.list_(pa.float32()))), {}, "empty in every"),
