@@ -4,6 +4,7 @@
 # make check     format, lint, imports between packages, types
 # make test-ray  add Ray (optional) and run its tests: two nodes on this machine
 # make bench     set up, with the peers where they install, and measure what a training step costs
+# make gpu       set up as for bench, then check and measure a CUDA card: at most 5 minutes
 # make scaling   draw how time and memory grow, for docs/performance.md
 # make lock      write constraints.txt: every package that requirements-*.txt bring, peers aside
 #                (LOCK=--upgrade takes new releases, LOCK='--upgrade-package NAME' one)
@@ -19,7 +20,7 @@ RAY_READY := .venv/.ready-ray
 PEERS := .venv/.peers
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test test-all test-ray bench scaling check lock clean git works
+.PHONY: repro test test-all test-ray bench gpu scaling check lock clean git works
 
 # `dvc repro` with several training stages at a time
 repro: git works
@@ -37,6 +38,9 @@ test-ray: works $(RAY_READY)
 
 bench: works $(PEERS)
 	python -m pmmo.benchmark $(BENCH)
+
+gpu: works $(PEERS)
+	python -m pmmo.benchmark --gpu
 
 scaling: works
 	python -m pmmo.benchmark --scaling docs/performance-scaling

@@ -19,6 +19,8 @@ from tests.test_errors import unmet_messages
 
 record()
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported
 
 
 @pytest.fixture(scope="session")

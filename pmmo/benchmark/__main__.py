@@ -1,4 +1,4 @@
-"""Measure the cost of a training step: `python -m pmmo.benchmark [--quick | --scaling BASE]`."""
+"""Measure the cost of a training step: `python -m pmmo.benchmark`, also --gpu, --scaling."""
 
 import argparse
 import sys
@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pmmo.benchmark import gpu_report
 from pmmo.benchmark.cases import paper_settings
+from pmmo.benchmark.gpu import Sizes, measure
+from pmmo.benchmark.gpu_accuracy import accuracy
 from pmmo.benchmark.machine import machine, start_up
 from pmmo.benchmark.measure import Say, run_group
 from pmmo.benchmark.plan import Plan, groups
@@ -18,6 +23,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.outs import check_output
 from pmmo.core.text import print_in_any_locale
+from pmmo.params import load_params
 from pmmo.training.device import choose_device
 
 QUICK: dict[str, Any] = {"quick": True, "rounds": 3, "guest_rounds": 2, "budget_seconds": 80.0}
@@ -39,9 +45,22 @@ def run_scaling(sweep: Sweep, settings: Mapping[str, Settings], base: Path, say:
     write_figure(scaling(sweep, settings, say), about, base)
 
 
+def run_gpu(sizes: Sizes, folder: Path, say: Say) -> None:
+    """Check and measure the CUDA card, then write gpu.md and gpu.json."""
+    rows = load_params(Path("params.yaml"), scale="paper").rows
+
+    def compared() -> list[dict[str, Any]]:
+        return accuracy(rows, sizes.shape, min(256, sizes.narrow), sizes.device)
+
+    gpu_report.write(folder, measure(sizes, paper_settings(), say, compared))
+
+
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pmmo.benchmark", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="narrow layers, few rounds: 2 minutes")
+    parser.add_argument(
+        "--gpu", action="store_true", help="instead: check and measure a CUDA card, 5 minutes"
+    )
     parser.add_argument(
         "--scaling",
         type=Path,
@@ -56,7 +75,10 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main(given: list[str] | None = None) -> None:
     options = arguments(given)
-    check_output(options.scaling or options.output / "benchmark.md")
+    name = "gpu.md" if options.gpu else "benchmark.md"
+    check_output(options.scaling or options.output / name)
+    if options.gpu and not torch.cuda.is_available():
+        raise PmmoError("--gpu measures a CUDA card, but torch finds no CUDA device here")
     start = time.monotonic()
 
     def say(text: str) -> None:
@@ -65,6 +87,10 @@ def main(given: list[str] | None = None) -> None:
     if options.scaling:
         run_scaling(Sweep(), paper_settings(), options.scaling, say)
         say(f"written: {options.scaling}.png, .svg, .csv")
+        return
+    if options.gpu:
+        run_gpu(Sizes(), options.output, say)
+        say(f"written: {options.output}/gpu.md, .json")
         return
     device = choose_device(options.device).type
     plan = Plan(device=device, **(QUICK if options.quick else {}))

@@ -54,7 +54,7 @@ def own(case: Case) -> Contender:
 
 
 def compiled(case: Case) -> Contender:
-    """PM+MO with compiled passes over the weights (torch.compile)."""
+    """PM+MO with `compile: true`."""
     return own(replace(case, settings=replace(case.settings, compile=True)))
 
 

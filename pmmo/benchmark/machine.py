@@ -15,7 +15,7 @@ import torch
 from pmmo.training.hardware import cpu_name
 
 PACKAGES = (
-    *("torch", "pyro-ppl", "numpy"),
+    *("torch", "triton", "pyro-ppl", "numpy"),
     *("torchbnn", "bayesian-torch", "blitz-bayesian-pytorch", "numpyro", "jaxlib"),
 )
 STARTS = 3

@@ -1,8 +1,8 @@
 """The arithmetic of one block of weights: a draw with its sums, and the gradient.
 
 Values are (k,), or (C, n) for several cycles; values of a whole tensor are () or (C, 1). On a CPU
-the functions run eagerly, in scratch that stays in the cache. `compiled` makes one kernel of each,
-for a GPU, where every pass goes through memory.
+the functions run eagerly, in scratch that stays in the cache. `compiled` makes one kernel of each;
+on CUDA `triton_laplace.py` has such kernels.
 """
 
 import math
@@ -145,7 +145,7 @@ def compiled(block: Callable) -> Callable:
         except TorchDynamoException as error:
             raise PmmoError(
                 f"compile is true, but torch.compile fails ({str(error).splitlines()[0]}); it "
-                "needs a C++ compiler on a CPU and Triton on a GPU. Use compile: false"
+                "needs a C++ compiler. Use compile: false"
             ) from error
 
     return run

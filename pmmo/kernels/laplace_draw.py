@@ -15,12 +15,16 @@ Cycles that are trained together have a leading axis: loc and log_scale are (C, 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from pmmo.core.errors import PmmoError
+from pmmo.kernels.clipped_adam import defer
 from pmmo.kernels.laplace_blocks import (
     DRAW_SCRATCH,
     GRADIENT_SCRATCH,
@@ -31,7 +35,7 @@ from pmmo.kernels.laplace_blocks import (
     draw_block,
     gradient_block,
 )
-from pmmo.kernels.random_streams import Streams, noise_source
+from pmmo.kernels.random_streams import Streams, draw_seeds, noise_source
 
 # weights in a block, for each thread: buffers near the cache, and few calls for 31 million weights
 DRAW_BLOCK, GRADIENT_BLOCK = 1 << 17, 1 << 18
@@ -43,7 +47,7 @@ class Along:
 
     closed_form: bool  # KL(q || p) rather than log p at the draw
     penalty: Norm | None = None
-    compile: bool = False  # one kernel per pass (`laplace_blocks.compiled`)
+    compile: bool = False  # one kernel per pass: Triton's on CUDA, else `laplace_blocks.compiled`
 
 
 class Draw(NamedTuple):
@@ -82,17 +86,12 @@ class _Draw(Function):
         ctx.set_materialize_grads(False)
         passes = Passes(loc.device, loc.shape[:0] if m is None else m.shape, along)
         theta = torch.empty_like(loc)
-        fill = noise_source(loc, streams)
-        (noise,) = passes.buffers(loc, 1, DRAW_BLOCK)
-        run = passes.prepared(draw_block, loc, DRAW_SCRATCH, DRAW_BLOCK)
         wanted = along and Wanted(along.closed_form, m.requires_grad, along.penalty)
-        center = None if m is None else per_weight(m)
-        sums: dict[str, list[Tensor]] = {}
-        for block in passes.split(DRAW_BLOCK, loc, log_scale, theta):
-            fill(u := noise[: len(block[0])])
-            for name, values in run(u, *block, center, wanted).items():
-                sums.setdefault(name, []).extend(values)
-        found = {name: total(values, loc) for name, values in sums.items()}
+        if in_triton(loc, along):
+            seeds = draw_seeds(loc, streams)
+            found = triton_kernels().draw(loc, log_scale, theta, m, wanted, seeds, passes.cycles)
+        else:
+            found = passes.draw(loc, log_scale, theta, m, wanted, noise_source(loc, streams))
         n = loc.numel() // found["noise"].numel()
         log_q = found["noise"] - found["log_b"] - n * math.log(2)
         log_p = kl = spread = None
@@ -129,12 +128,12 @@ class _Draw(Function):
             penalty = ctx.along.penalty
             found["per_power"] = by_penalty * penalty.power
         factors = Factors(**{k: per_weight(v) for k, v in found.items()}, penalty=penalty)
-        by_loc, by_log_scale = torch.empty_like(loc), torch.empty_like(loc)
         outside = torch.zeros_like(theta) if by_theta is None else by_theta.contiguous()
-        run = ctx.passes.prepared(gradient_block, loc, GRADIENT_SCRATCH, GRADIENT_BLOCK)
-        tensors = (loc, log_scale, theta, outside, by_loc, by_log_scale)
-        for block in ctx.passes.split(GRADIENT_BLOCK, *tensors):
-            run(*block, factors)
+        if in_triton(loc, ctx.along):
+            gradient = triton_kernels().WeightGradient(loc, log_scale, theta, outside, factors)
+            by_loc, by_log_scale = (None, None) if defer(gradient) else gradient.dense()
+        else:
+            by_loc, by_log_scale = ctx.passes.gradient(loc, log_scale, theta, outside, factors)
         by_m = by_log_s = None
         if ctx.pull is not None:  # the prior is learned
             by_m, by_log_s = torch.zeros_like(m), torch.zeros_like(m)
@@ -148,6 +147,25 @@ class _Draw(Function):
         return by_loc, by_log_scale, by_m, by_log_s, None, None
 
 
+def in_triton(loc: Tensor, along: Along | None) -> bool:
+    """Whether the passes over this tensor are Triton's kernels: `compile` on CUDA."""
+    compile = along is not None and along.compile
+    return compile and loc.device.type == "cuda" and loc.dtype == torch.float32
+
+
+@cache
+def triton_kernels() -> ModuleType:
+    """`triton_laplace`; PmmoError where Triton is missing."""
+    try:
+        from pmmo.kernels import triton_laplace
+    except ImportError as error:
+        raise PmmoError(
+            f"compile is true, but Triton cannot be imported ({error}); it comes with the CUDA "
+            "builds of torch for Linux. Use compile: false"
+        ) from error
+    return triton_laplace
+
+
 @dataclass(frozen=True)
 class Passes:
     """How the passes over a weight tensor are cut: in blocks on a CPU, whole elsewhere."""
@@ -155,6 +173,37 @@ class Passes:
     device: torch.device
     cycles: torch.Size  # the leading axis, () or (C,)
     along: Along | None
+
+    def draw(
+        self,
+        loc: Tensor,
+        log_scale: Tensor,
+        theta: Tensor,
+        m: Tensor | None,
+        wanted: Wanted | None,
+        fill: Callable[[Tensor], object],
+    ) -> dict[str, Tensor]:
+        """Fill theta by `fill`'s noise; the sums over the weights, () or (C,), by name."""
+        (noise,) = self.buffers(loc, 1, DRAW_BLOCK)
+        run = self.prepared(draw_block, loc, DRAW_SCRATCH, DRAW_BLOCK)
+        center = None if m is None else per_weight(m)
+        sums: dict[str, list[Tensor]] = {}
+        for block in self.split(DRAW_BLOCK, loc, log_scale, theta):
+            fill(u := noise[: len(block[0])])
+            for name, values in run(u, *block, center, wanted).items():
+                sums.setdefault(name, []).extend(values)
+        return {name: total(values, loc) for name, values in sums.items()}
+
+    def gradient(
+        self, loc: Tensor, log_scale: Tensor, theta: Tensor, by_theta: Tensor, factors: Factors
+    ) -> tuple[Tensor, Tensor]:
+        """With respect to loc and log_scale."""
+        by_loc, by_log_scale = torch.empty_like(loc), torch.empty_like(loc)
+        run = self.prepared(gradient_block, loc, GRADIENT_SCRATCH, GRADIENT_BLOCK)
+        tensors = (loc, log_scale, theta, by_theta, by_loc, by_log_scale)
+        for block in self.split(GRADIENT_BLOCK, *tensors):
+            run(*block, factors)
+        return by_loc, by_log_scale
 
     def split(self, block: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Blocks of the tensors side by side, (k,) with `block` weights for each thread.

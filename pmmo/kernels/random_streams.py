@@ -73,3 +73,14 @@ def noise_source(like: Tensor, streams: Streams | None) -> Callable[[Tensor], ob
                 uniform_source(own)(own)
 
     return fill
+
+
+def draw_seeds(like: Tensor, streams: Streams | None) -> Tensor:
+    """A seed (C,) for one draw of each cycle, from its stream; (1,) of one cycle. On the device."""
+    seeds = like.new_empty(1 if streams is None else len(streams.states), dtype=torch.int64)
+    if streams is None:
+        return seeds.random_()
+    for cycle, own in enumerate(seeds):
+        with streams.of(cycle):
+            own.random_()
+    return seeds

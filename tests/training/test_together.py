@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import sys
 import warnings
 from dataclasses import replace
 from itertools import product
@@ -11,7 +12,7 @@ import torch
 from torch._dynamo.exc import TorchRuntimeError
 
 from pmmo.core.errors import PmmoError
-from pmmo.kernels import laplace_blocks
+from pmmo.kernels import laplace_blocks, laplace_draw
 from pmmo.kernels.laplace_blocks import Norm
 from pmmo.kernels.laplace_draw import Along, draw
 from pmmo.kernels.laplace_weights import WeightPosterior, WeightPrior, fused
@@ -95,9 +96,11 @@ def test_cycles_together_are_those_trained_apart_on_a_gpu(system, compile):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])
-def test_a_step_on_a_gpu_never_waits_for_it(system):
-    built = build_system(row(system, device="cuda"), SIZES).cuda().train()
+@pytest.mark.parametrize(
+    ("system", "changes"), [("pmmo", {}), ("pmmo", {"compile": True}), ("mmo", {}), ("gmu", {})]
+)
+def test_a_step_on_a_gpu_never_waits_for_it(system, changes):
+    built = build_system(row(system, device="cuda", **changes), SIZES).cuda().train()
     batch = Batch(*(x.cuda() for x in SPLITS["train"]))
     built.train_step(batch, 0)
     torch.cuda.synchronize()
@@ -336,6 +339,13 @@ def test_a_compiler_that_fails_is_named(monkeypatch):
             train_cycle(row("pmmo", compile=True), SPLITS, 0)
     finally:
         laplace_blocks.compiled.cache_clear()
+
+
+def test_a_missing_triton_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pmmo.kernels.triton_laplace", None)
+    monkeypatch.delattr("pmmo.kernels.triton_laplace", raising=False)
+    with pytest.raises(PmmoError, match=r"Triton cannot be imported \(.*it comes with the CUDA"):
+        laplace_draw.triton_kernels.__wrapped__()
 
 
 @pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])
