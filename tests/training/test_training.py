@@ -263,6 +263,9 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
             best = max(summary["cycles"], key=lambda cycle: cycle["dev"]["weighted"])
             names.add(f"model-{1 - best['cycle']}.safetensors")
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
+        if settings.keep_models == "all":
+            other = 1 - json.loads((output / "model.json").read_text())["cycle"]
+            names.add(f"model-{other}.safetensors")
         assert {p.name for p in output.iterdir()} == names
         assert not list(tmp_path.rglob("*.tmp"))
         (store,) = (tmp_path / runs.STORE).iterdir()  # until DVC has the row
