@@ -26,7 +26,7 @@ def decide_on_dev(
     The choice has the highest weighted F1 on dev, where thresholds are cross-fitted; of equals, the
     simpler one. Probabilities are calibrated if that lowers the cross-fitted NLL, unless the
     temperature is at a bound: few movies of dev that are all right would have none cold enough.
-    Where dev was trained on, it chooses nothing: one model, its own threshold, not calibrated.
+    A run that was trained on dev, too, chooses nothing by it.
     """
     fitted: dict[str, dict[str, Fitted]] = {}
     for statistics, suffix in statistics_of(settings).items():
@@ -41,16 +41,14 @@ def decide_on_dev(
         for name, own in running.items()
         for thresholds in (False, True)
     }
-    unseen = settings.train_on == "train"
-    if not unseen:
-        options = {("single", False): running["single"].f1}
-    name, thresholds = max(options, key=lambda option: options[option])
+    known = settings.train_on == "train+dev"  # movies that were trained on choose nothing
+    name, thresholds = ("single", False) if known else max(options, key=lambda key: options[key])
     return Decision(
         best=best.summary["cycle"],
         cycles=tuple(cycle.summary["cycle"] for cycle in cycles),
         ensemble=name == "ensemble",
         thresholds=thresholds,
-        calibrated=unseen
+        calibrated=not known
         and running[name].nll_calibrated < running[name].nll
         and LOWEST < running[name].temperature < HIGHEST,
         fitted=fitted,

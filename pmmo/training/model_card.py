@@ -140,9 +140,10 @@ def by_default(settings: Settings, decision: Decision) -> list[str]:
     how = "a threshold per genre" if decision.thresholds else f"{settings.threshold:g}"
     score = fitted.f1_thresholds if decision.thresholds else fitted.f1
     shown = "calibrated" if decision.calibrated else "not calibrated"
+    known = settings.train_on == "train+dev"
+    chosen = "since dev, which it was trained on, chooses nothing" if known else "chosen on dev"
     found = [
-        f"By default `predict` decides by {who} at {how}, which was chosen on dev (weighted F1 "
-        f"{score:.3f}, with",
+        f"By default `predict` decides by {who} at {how}, {chosen} (weighted F1 {score:.3f}, with",
         f"cross-fitted thresholds). Its probabilities are {shown} (NLL on dev {fitted.nll:.3f}, "
         f"calibrated {fitted.nll_calibrated:.3f}).",
     ]

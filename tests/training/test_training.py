@@ -259,9 +259,6 @@ def test_train_row_writes_a_model_that_gives_its_predictions(tmp_path, monkeypat
         names |= {"README.md", "decision.json", "far.safetensors"}
         if settings.epoch_predictions:
             names |= {"protocols-0.safetensors", "protocols-1.safetensors"}
-        if settings.keep_models == "all":
-            best = max(summary["cycles"], key=lambda cycle: cycle["dev"]["weighted"])
-            names.add(f"model-{1 - best['cycle']}.safetensors")
         names |= {"model.safetensors", "predictions-0.safetensors", "predictions-1.safetensors"}
         if settings.keep_models == "all":
             other = 1 - json.loads((output / "model.json").read_text())["cycle"]
