@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def fetched(tmp_path: Path, source: object, **options: object) -> Path:
-    target = tmp_path / "data" / "movies.hdf5"
+    target = tmp_path / "data/fetched/movies.hdf5"
     options = {"memory_limit_gb": 1.0, "work": tmp_path / ".work" / "fetch", **options}
     fetch(target, source=str(source), **options)
     assert list(target.parent.iterdir()) == [target]
@@ -40,7 +40,7 @@ def hashes(path: Path) -> dict[str, str]:
 
 
 def nothing_left(tmp_path: Path) -> bool:
-    return not list((tmp_path / "data").iterdir())
+    return not list((tmp_path / "data/fetched").iterdir())
 
 
 def test_columns_are_copied_and_hashed(tmp_path):
@@ -150,10 +150,10 @@ def test_stage(tmp_path):
     command = [sys.executable, "-m", "stages.fetch"]
     run = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
     subprocess.run(command, **run, check=True)
-    assert hashes(tmp_path / "data" / "movies.hdf5") == hashes(source)
-    (tmp_path / "data" / "movies.hdf5").unlink()  # as DVC does before it runs a stage
+    assert hashes(tmp_path / "data/fetched/movies.hdf5") == hashes(source)
+    (tmp_path / "data/fetched/movies.hdf5").unlink()  # as DVC does before it runs a stage
     source.write_bytes(b"<html>")
     failed = subprocess.run(command, **run, capture_output=True, check=False)
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"fetch: {source}: is not an HDF5 file")
-    assert not (tmp_path / "data" / "movies.hdf5").exists()
+    assert not (tmp_path / "data/fetched/movies.hdf5").exists()
