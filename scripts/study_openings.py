@@ -109,7 +109,12 @@ PAPER: Openings = {
         "Max-norm (D13)": [{"max_norm": "none"}, {"max_norm": 20.0}],
         "C's order (D13)": ORDER,
     },
-    "mmo-1024": {},
+    "mmo-1024": {
+        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5)],
+        "Learning rate (D31)": [{"learning_rate": 2e-3, "classifier_learning_rate": 2e-3}],
+        "Maxout layers (D13)": [{"maxout_layers": 1}],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
+    },
     "gmu": {
         "Dropout (D23)": [{"dropout": p} for p in (0.5, 0.3)],
         "Maxout layers (D13)": [{"maxout_layers": 1}],
@@ -120,10 +125,13 @@ PAPER: Openings = {
     "pmmo-kl-l2": {
         "Learning rate (D31)": [{"learning_rate": 2e-3, "classifier_learning_rate": 2e-3}],
         "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
+        "Maxout layers (D13)": [{"maxout_layers": 1}],
         "Maxout units (D13)": [{"maxout_units": 1024}],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
         "C's order (D13)": ORDER,
     },
     "mmo": {
+        "Maxout layers (D13)": [{"maxout_layers": 1}],
         "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
         "C's order (D13)": ORDER,
     },
