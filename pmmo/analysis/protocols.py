@@ -20,7 +20,8 @@ from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.names import AVERAGES
 
 ON_DEV = {"gmu": "gmu-train-dev", "mmo": "mmo-train-dev", "pmmo-kl-l2": "pmmo-train-dev"}
-OWN = ("name", "label", "train_on", "kept_epoch", "epoch_predictions")  # settings that may differ
+# settings that may differ
+OWN = ("name", "label", "train_on", "kept_epoch", "epoch_predictions", "keep_models")
 LOW = 0.3  # the threshold of several published programs
 THRESHOLDS = (np.arange(1, 20) / 20).tolist()  # 0.05, 0.1, ... 0.95: among them one is chosen
 NEWS = "news"  # the genre whose movies a published filter drops

@@ -17,7 +17,7 @@ from torch import Tensor
 from pmmo.core.errors import PmmoError
 from pmmo.data.value_checks import nan_rows, usable
 from pmmo.decisions.stored import DECISION, STATISTICS, Fitted, mean_of
-from pmmo.decisions.temperature import calibrate, clipped
+from pmmo.decisions.temperature import calibrate
 from pmmo.own_movies.saved_model import (
     Model,
     folder_of,
@@ -51,7 +51,7 @@ class Predictions:
     fewest: np.ndarray | None  # (N,) number of genres that a draw decides: the 5th percentile
     most: np.ndarray | None  # (N,) the 95th
     # by movie
-    unsure: np.ndarray  # (N,) mean binary entropy of the probabilities over the genres, 0 to 1 bit
+    unsure: np.ndarray  # (N,) 1 - the probability of the likeliest genre
     far: np.ndarray | None  # (N,) bool: further from training than 99 in 100 movies of dev
 
     def __getitem__(self, rows: np.ndarray) -> "Predictions":
@@ -153,7 +153,7 @@ class Predictor:
             genres=self.genres,
             probabilities=shown,
             decisions=(shown if self.of_shown else found) > self.threshold,
-            unsure=entropy(shown),
+            unsure=1 - shown.max(axis=1),
             far=far,
             **spread,
         )
@@ -195,12 +195,6 @@ class Predictor:
         if len(found[0]) == 1 and self.by_these_movies():
             raise PmmoError("one movie has no statistics of its own; take batch_norm='running'")
         return found[0], found[1]
-
-
-def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """The mean over the genres of each forecast's entropy in bits: (N, G) -> (N,)."""
-    p = clipped(probabilities)
-    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean(axis=1)
 
 
 def as_array(values: ArrayLike | Tensor, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from sklearn.metrics import f1_score
 
 from pmmo.analysis.intervals import resample
 from pmmo.analysis.post_hoc import beyond
-from pmmo.analysis.protocols import HABITS, HONEST, ON_DEV, THRESHOLDS, protocols
+from pmmo.analysis.protocols import HABITS, HONEST, ON_DEV, OWN, THRESHOLDS, protocols
 from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
+from pmmo.params import load_params
 from stages import aggregate
 from tests.fake_runs import ON_DEV as ROWS_ON_DEV
 from tests.fake_runs import write_all
@@ -259,6 +261,14 @@ def test_a_row_on_dev_that_differs_otherwise_is_no_replay(root):
     entry = replayed(root)["train-dev"]["gmu"]
     assert entry["word"] == "does not apply"
     assert "another epochs, dropout than the row" in entry["why"]
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_each_row_of_params_yaml_can_be_replayed_on_dev(scale):
+    rows = load_params(scale=scale).rows
+    for ours, theirs in ON_DEV.items():
+        settings = asdict(rows[ours]).items() - asdict(rows[theirs]).items()
+        assert {"train_on"} <= {key for key, _ in settings} <= set(OWN)
 
 
 def test_a_row_without_batch_norm_or_with_the_low_threshold(root):
