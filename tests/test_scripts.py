@@ -182,5 +182,9 @@ def test_every_script_is_documented_and_tested():
     docs = "".join(path.read_text() for path in (ROOT / "docs").glob("*.md"))
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in scripts if f"python -m scripts.{name}" not in docs] == []
-    untested = [n for n in scripts if not re.search(rf'script\("{n}"|scripts\.{n} import', tests)]
+    untested = [
+        n
+        for n in scripts
+        if not re.search(rf'script\("{n}"|scripts\.{n} import|\b{n}\.main\(', tests)
+    ]
     assert untested == []

@@ -67,7 +67,7 @@ def driver() -> str:
     """Version of NVIDIA's driver, by its own tool."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.splitlines()[0].strip()
@@ -78,7 +78,7 @@ def gpu_tests() -> dict[str, Any]:
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu", "tests/kernels"]
     command += ["tests/training/test_together.py", "-p", "no:cacheprovider"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TEST_SECONDS)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=TEST_SECONDS)
     except subprocess.TimeoutExpired:
         return {"passed": False, "words": f"no end within {TEST_SECONDS} seconds"}
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]]

@@ -76,11 +76,11 @@ def test_end_of_the_child_is_an_error_in_words(tmp_path, number, seconds, words)
 
 
 def test_an_answer_that_does_not_fit_into_the_memory(tmp_path):
-    """An attribute of 12 MB is read; in JSON it has 72. In a process that has nothing unused: what
+    """An attribute of 8 MB is read; in JSON it has 48. In a process that has nothing unused: what
     the memory limit allows is beyond what the child inherits, be it in use or not.
     """
     path = write_good(tmp_path / "movies.hdf5")
-    file_attribute("provenance", "\x01" * 12_000_000)(path)
+    file_attribute("provenance", "\x01" * 8_000_000)(path)
     code = (
         "import sys; from pathlib import Path; from pmmo.hdf5.sandbox import inspect\n"
         "from pmmo.hdf5.sources import BadFile, LocalFile\n"
