@@ -70,7 +70,7 @@ def driver() -> str:
         done = subprocess.run(query, capture_output=True, encoding="utf-8", timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return done.stdout.splitlines()[0].strip()
+    return (done.stdout.splitlines() or ["unknown"])[0].strip()
 
 
 def gpu_tests() -> dict[str, Any]:

@@ -64,8 +64,8 @@ class Problems:
     def refuse(self) -> None:
         """PmmoError with the first, where there is any."""
         if self.found:
-            others = len(self.found) - 1
-            more = f" {others:,} more movies have such a fault." if others else ""
+            others = len({row for row, _ in self.found}) - 1
+            more = f" Other movies with a fault: {others:,}." if others else ""
             raise PmmoError(
                 f"{self.found[0][1]}{more} Mend them, or choose what becomes of such movies: "
                 "--on-bad zeros or --on-bad drop."
@@ -253,7 +253,7 @@ def encode(
             return None
         try:
             return image.prepare(open_image(movie.poster))
-        except ValueError as error:
+        except (ValueError, OSError, RuntimeError) as error:
             return str(error)
 
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -262,7 +262,7 @@ def encode(
             vectors["features"][first:last] = np.nan
             if told := [movie for movie in batch if movie.plot]:
                 values = text.encode([text.prepare(movie.plot) for movie in told])
-                put(vectors["features"], told, values, columns[0], problems, on_bad)
+                put(vectors["features"], told, values, columns[0], problems, is_text=True)
             posters = list(zip(batch, pool.map(opened, batch), strict=True))
             for movie, poster in posters:
                 if isinstance(poster, str):
@@ -272,7 +272,14 @@ def encode(
             if seen := [pair for pair in posters if isinstance(pair[1], torch.Tensor)]:
                 values = image.encode([poster for _, poster in seen])
                 seen_movies = [movie for movie, _ in seen]
-                put(vectors["vgg_features"], seen_movies, values, columns[1], problems, on_bad)
+                put(
+                    vectors["vgg_features"],
+                    seen_movies,
+                    values,
+                    columns[1],
+                    problems,
+                    is_text=False,
+                )
             if on_bad == "error":
                 problems.refuse()
             shown.more(len(batch))
@@ -284,17 +291,18 @@ def put(
     values: np.ndarray,
     name: str,
     problems: Problems,
-    on_bad: str,
+    *,
+    is_text: bool,
 ) -> None:
     """Write usable vectors to their rows, and note the others."""
     good = np.all(usable(values), axis=1)
     for movie, vector, fine in zip(batch, values, good, strict=True):
         if fine:
             column[movie.row] = vector
-        elif np.isnan(vector).all():
+        elif is_text and np.isnan(vector).all():
             problems.add(movie.row, name, "the encoder knows no word of it")
         else:
-            problems.add(movie.row, name, "the encoder gives numbers that are not finite")
+            problems.add(movie.row, name, "the encoder gives no numbers that can be squared")
 
 
 def batches(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -226,21 +226,26 @@ def load_predictor(
 ) -> Predictor:
     """The models of a run's folder, or of a model's file in it.
 
-    What is None is as the run decided it on dev (decision.json), by running statistics; with
+    What is None is as the run decided it on dev (decision.json), by running statistics. With
     `batch_norm="evaluation_set"` it is as the run tested its best model: alone, at one threshold,
-    not calibrated. `threshold` is one number for the probabilities that are shown, or "per_genre".
+    not calibrated. The latter two hold, too, where `ensemble` is not as decided. `threshold` is one
+    number for the probabilities that are shown, or "per_genre".
     `samples` posterior draws of each model give the spread (default: as many as its settings say).
     PmmoError says what is wrong.
     """
     path, place = Path(run), choose_device(device)
+    if isinstance(threshold, np.floating):  # of 32 bits it is no float of Python
+        threshold = float(threshold)
     if batch_norm not in STATISTICS:
         raise PmmoError(f"batch_norm is {batch_norm!r:.50}; allowed: {' or '.join(STATISTICS)}")
     best = load_model(path, place)
     decision, settings = load_decision(path, best), best.system.settings
-    if decision is not None and batch_norm == "running":
+    statistics = batch_norm if settings.batch_norm else "running"
+    if decision is not None and statistics == "running":
         ensemble = decision.ensemble if ensemble is None else ensemble
-        calibrated = decision.calibrated if calibrated is None else calibrated
-        threshold = PER_GENRE if threshold is None and decision.thresholds else threshold
+        if ensemble == decision.ensemble:  # the choice was made for these models alone
+            calibrated = decision.calibrated if calibrated is None else calibrated
+            threshold = PER_GENRE if threshold is None and decision.thresholds else threshold
     models: tuple[Model, ...] = (best,)
     if ensemble:
         if decision is None or len(decision.cycles) < 2:
@@ -252,12 +257,12 @@ def load_predictor(
         models = load_ensemble(path, best, decision, place)
     fitted: Fitted | None = None
     if threshold == PER_GENRE or calibrated:
-        statistics = batch_norm if settings.batch_norm else "running"
         if decision is None or statistics not in decision.fitted:
             raise PmmoError(
                 f"{folder_of(path) / DECISION}: has no thresholds and no temperature for batch "
-                f"norm by {statistics}. Copy the file from where the run was trained, or leave "
-                "out --thresholds and --calibrated."
+                f"norm by {statistics}. If the file is not there, copy it from where the run was "
+                "trained; otherwise leave out --thresholds and --calibrated, or take "
+                "--batch-norm running."
             )
         fitted = decision.fitted[statistics]["ensemble" if ensemble else "single"]
     return Predictor(

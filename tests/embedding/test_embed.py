@@ -190,7 +190,7 @@ def test_a_movie_that_cannot_be_encoded_is_named_and_handled_as_asked(folder, fa
 def test_all_faults_of_the_first_look_are_counted(folder):
     for row in (1, 4, 7):
         change(folder, row, plot="")
-    with pytest.raises(PmmoError, match=r"row 2 .* 2 more movies have such a fault"):
+    with pytest.raises(PmmoError, match=r"row 2 .* Other movies with a fault: 2"):
         embed(folder)
 
 
@@ -203,7 +203,9 @@ def test_without_any_good_movie_there_is_no_file(folder):
 
 def test_an_encoder_that_gives_no_number_is_refused(folder):
     (folder / "weights").write_text("inf")
-    with pytest.raises(PmmoError, match=r"row 1 .*the encoder gives numbers that are not finite"):
+    with pytest.raises(
+        PmmoError, match=r"row 1 .*the encoder gives no numbers that can be squared"
+    ):
         embed(folder)
 
 

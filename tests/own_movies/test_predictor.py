@@ -107,6 +107,17 @@ def test_decisions_by_the_stored_choice_are_those_of_the_report(
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
+def test_what_was_chosen_for_one_predictor_is_not_taken_for_the_other(project, tmp_path, ensemble):
+    choice = {"ensemble": ensemble, "thresholds": True, "calibrated": True}
+    run = chosen(project / "runs" / "gmu", tmp_path, **choice)
+    same, other = (pmmo.load(run, ensemble=asked) for asked in (ensemble, not ensemble))
+    assert len(same.threshold) == G
+    assert same.temperature is not None
+    assert (other.threshold, other.temperature) == (0.5, None)
+    assert pmmo.load(run, threshold=np.float32(0.25)).threshold == 0.25
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
 @pytest.mark.parametrize("name", ["pmmo-kl-l2", "gmu"])
 def test_the_rows_of_the_report_by_the_evaluated_sets_statistics_are_one_flag_away(
     project, tmp_path, name, ensemble
