@@ -26,7 +26,7 @@ def decide_on_dev(
     The choice has the highest weighted F1 on dev, where thresholds are cross-fitted; of equals, the
     simpler one. Probabilities are calibrated if that lowers the cross-fitted NLL, unless the
     temperature is at a bound: few movies of dev that are all right would have none cold enough.
-    A run that was trained on dev, too, chooses nothing by it.
+    A run that was trained on dev, too, chooses none of this by it.
     """
     fitted: dict[str, dict[str, Fitted]] = {}
     for statistics, suffix in statistics_of(settings).items():

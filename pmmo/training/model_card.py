@@ -142,10 +142,11 @@ def by_default(settings: Settings, decision: Decision) -> list[str]:
     shown = "calibrated" if decision.calibrated else "not calibrated"
     known = settings.train_on == "train+dev"
     chosen = "since dev, which it was trained on, chooses nothing" if known else "chosen on dev"
+    fit = ", with\ncross-fitted thresholds). " if decision.thresholds else ").\n"
     found = [
-        f"By default `predict` decides by {who} at {how}, {chosen} (weighted F1 {score:.3f}, with",
-        f"cross-fitted thresholds). Its probabilities are {shown} (NLL on dev {fitted.nll:.3f}, "
-        f"calibrated {fitted.nll_calibrated:.3f}).",
+        f"By default `predict` decides by {who} at {how}, {chosen} (weighted F1 {score:.3f}{fit}"
+        f"Its probabilities are {shown} (NLL on dev {fitted.nll:.3f}, calibrated "
+        f"{fitted.nll_calibrated:.3f}).",
     ]
     if "evaluation_set" in decision.fitted:
         evaluated = decision.fitted["evaluation_set"]["single"]

@@ -120,6 +120,7 @@ def test_what_predict_does_by_default_is_said_with_its_scores_on_dev():
     _, body = card(decision=Decision(1, (1,), False, False, False, one))
     words = " ".join(body.split())
     assert "by this model at 0.5" in words
+    assert "(weighted F1 0.410). Its probabilities are not calibrated" in words
     assert "are not calibrated" in words
     assert "company" not in words
     assert "model-*" not in words
