@@ -209,6 +209,19 @@ def test_an_encoder_that_gives_no_number_is_refused(folder):
         embed(folder)
 
 
+def test_a_poster_that_goes_while_others_are_encoded_is_named(folder, monkeypatch):
+    looks: dict[Path, int] = {}
+
+    def is_file(path: Path) -> bool:  # there at the first look, not at the second
+        looks[path] = looks.get(path, 0) + 1
+        return looks[path] == 1
+
+    monkeypatch.setattr("pmmo.embedding.embed.is_file", is_file)
+    with pytest.raises(PmmoError, match=r"row 1 .*its file is gone.* Other movies with a fault"):
+        embed(folder)
+    assert not (folder / "own.hdf5").exists()
+
+
 def test_a_full_disk_is_a_sentence(folder, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
