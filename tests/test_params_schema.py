@@ -26,7 +26,11 @@ VALUES = [
     ["http://example.org/x"],
 ]  # fmt: skip
 # no schema can see these: a setting that no layer gives, a reference that is no row
-UNSEEN = ("is missing from params.yaml", "it must be a row: ")
+UNSEEN = (
+    "is missing from params.yaml",
+    "it must be a row: ",
+    "movies that are trained on choose no",  # two keys together
+)
 LAZY = ("scales", "systems")  # load_params reads of them what the rows need
 
 Place = tuple[str, ...]
