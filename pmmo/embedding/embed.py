@@ -29,7 +29,7 @@ from pmmo.embedding.encoder import Encoder
 from pmmo.embedding.image import IMAGE_ENCODERS, open_image
 from pmmo.embedding.text import TEXT_ENCODERS
 from pmmo.hdf5.encoders import KEY, record
-from pmmo.own_movies.catalogue import Catalogue, Plan, make_plan, read_catalogue
+from pmmo.own_movies.catalogue import Catalogue, make_plan, read_catalogue
 from pmmo.own_movies.embeddings import Embedding, is_text
 from pmmo.own_movies.import_table import provenance, write_file
 from pmmo.own_movies.summary import describe
@@ -116,7 +116,7 @@ def embed_table(
         text_of(source, image_column, "--image-column"),
     )
     catalogue = read_catalogue(source, id, None if unlabelled else genres, separator)
-    plan_of(catalogue, shares, seed, split_by, unlabelled, table)  # its refusals before long work
+    make_plan(catalogue, shares, seed, split_by, unlabelled, table)  # its refusals before long work
     problems = Problems(table, catalogue.ids)
     first_look(source, columns, problems)
     if on_bad == "error":
@@ -139,7 +139,7 @@ def embed_table(
         if not len(kept):
             raise PmmoError(f"{table}: no movie is left: {problems.found[0][1]}")
         catalogue = only(catalogue, kept)
-        plan = plan_of(catalogue, shares, seed, split_by, unlabelled, table)
+        plan = make_plan(catalogue, shares, seed, split_by, unlabelled, table)
         found = {name: embedding(values, kept) for name, values in vectors.items()}
         encoders = record({"text": text.identity, "image": image.identity})
         origin = provenance("embed", table, catalogue, plan, seed, split_by) | {KEY: encoders}
@@ -177,19 +177,6 @@ def text_of(table: Table, column: str, option: str) -> str:
             f"one with {option}."
         )
     return column
-
-
-def plan_of(
-    catalogue: Catalogue,
-    shares: Sequence[float] | None,
-    seed: int,
-    split_by: str | None,
-    unlabelled: bool,
-    table: Path,
-) -> Plan:
-    if unlabelled:
-        return Plan.unlabelled(len(catalogue.ids))
-    return make_plan(catalogue, shares, seed, split_by, table)
 
 
 def movies(table: Table, columns: tuple[str, str]) -> Iterator[Movie]:

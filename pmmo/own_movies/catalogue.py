@@ -135,12 +135,16 @@ def make_plan(
     shares: Sequence[float] | None,
     seed: int,
     split_by: str | None,
+    unlabelled: bool,
     table: Path,
 ) -> Plan:
     """Each movie's row: train, dev and test in turn, within each the table's order.
 
     Without a column `split` the splits are drawn `split_by` genres (the default) or random.
+    `unlabelled` movies have neither genres nor splits.
     """
+    if unlabelled:
+        return Plan.unlabelled(len(catalogue.ids))
     names = genre_names(catalogue.genres)
     if not names:
         raise PmmoError(f"{table}: no movie has a genre. Is the column of genres the right one?")

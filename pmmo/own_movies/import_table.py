@@ -65,10 +65,7 @@ def import_table(
     catalogue = read_catalogue(source, id, None if unlabelled else genres, separator)
     for embedding in vectors.values():
         check_matrix(embedding, len(catalogue.ids), table)
-    if unlabelled:
-        plan = Plan.unlabelled(len(catalogue.ids))
-    else:
-        plan = make_plan(catalogue, shares, seed, split_by, table)
+    plan = make_plan(catalogue, shares, seed, split_by, unlabelled, table)
     origin = provenance("import", table, catalogue, plan, seed, split_by)
     without_text = write_file("import", output, source, id, catalogue, plan, vectors, origin)
     return describe(output, catalogue, plan, vectors, without_text)
