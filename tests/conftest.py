@@ -19,8 +19,8 @@ from tests.clone import make_clone
 from tests.messages import FOLDER, record
 from tests.test_errors import unmet_messages
 
-# The longest first, the slowest of the clone's before the others of it: whichever file starts last
-# keeps one worker busy alone.
+# The files that start first: the longest ones. A long file that starts last keeps one worker busy
+# while the other has nothing to do. Of the files that share the clone, the first one makes it.
 FIRST = ("end_to_end", "in_dvc", "docs", "reports", "together", "experiments", "fetch_resume")
 
 record()
