@@ -27,10 +27,10 @@ repro: git works
 	python -m pmmo grid
 
 test: check
-	python -m pytest -n 2 --dist loadfile -m "not long"
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-all: check
-	python -m pytest -n 2 --dist loadfile --cov --cov-fail-under=90
+	python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90
 
 test-ray: works $(RAY_READY)
 	python -m pytest tests/training/test_engine.py tests/commands/test_grid.py tests/training/test_ray.py \

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parent.parent
-KEPT = ("pmmo-kl-l2", "gmu", "pmmo-v2")
+KEPT = ("pmmo-kl-l2", "gmu")
 BIN = str(Path(sys.executable).parent)
 USER = {
     "GIT_AUTHOR_NAME": "u",

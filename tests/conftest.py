@@ -6,19 +6,26 @@ And the clone that the tests of the pipeline and of the documentation share.
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+import yaml
 from filelock import FileLock
 
 from tests.clone import make_clone
 from tests.messages import FOLDER, record
 from tests.test_errors import unmet_messages
 
+# The files that start first: the longest ones. A long file that starts last keeps one worker busy
+# while the other has nothing to do. Of the files that share the clone, the first one makes it.
+FIRST = ("end_to_end", "in_dvc", "docs", "reports", "together", "experiments", "fetch_resume")
+
 record()
 torch.set_num_threads(1)
+yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)  # dvc.yaml is read hundreds of times
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported
 
@@ -56,6 +63,12 @@ def pytest_configure(config) -> None:
     if not hasattr(config, "workerinput"):  # once; the workers of pytest-xdist inherit it
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="pmmo-messages-")
         Path(os.environ[FOLDER]).chmod(0o777)  # some tests run as an ordinary user
+        config.add_cleanup(partial(shutil.rmtree, os.environ[FOLDER]))
+
+
+def pytest_collection_modifyitems(items) -> None:
+    order = {f"test_{name}": place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(FIRST)))
 
 
 def pytest_sessionfinish(session, exitstatus) -> None:

@@ -17,12 +17,13 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
-from pmmo.analysis.metrics import f1_per_genre, f1_scores
 from pmmo.core.names import CURVES
 from pmmo.decisions.stored import DECISION, write_decision
 from pmmo.published.mmimdb import GENRE_COUNTS
 from pmmo.published.paper import ROWS
 from pmmo.training.decision import decide_on_dev
+from pmmo.training.evaluation import genre_scores
+from pmmo.training.evaluation import scores as scores_of
 
 OTHER_ROWS = {
     "gmu-unregularised": "GMU without regularisation",
@@ -165,8 +166,9 @@ def write_run(folder: Path, name: str, label: str, truth: dict, genres, cycles, 
             arrays[split] = p
             if bayes:
                 arrays[f"{split}_samples"] = (0.9 * p + 0.1 * rate).astype(np.float32)
-            scores[split] = f1_scores(y, p > settings["threshold"])
-            scores[f"{split}_per_genre"] = f1_per_genre(y, p > settings["threshold"])
+            against = torch.from_numpy(p), torch.from_numpy(y), settings["threshold"]
+            scores[split] = scores_of(*against)
+            scores[f"{split}_per_genre"] = genre_scores(*against)
         for column, kept in (("text", 0.5), ("image", 0.8)):
             arrays[f"test_{column}_mean"] = simulate(
                 rng, truth["test"], rate, kept * skill, 0.1, shared["test"]

@@ -44,7 +44,6 @@ from tests.movie_files import IMAGE, ROWS, TEXT, write_good
 from tests.nasty_names import NAMES, assert_seen
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("process_as_it_was")
 MOVIES = 8
 HOW = {"nan_text": "zeros", "memory_limit_gb": 1}
 UTF8 = [name for name in NAMES.values() if name == name.encode("utf-8", "replace").decode()]

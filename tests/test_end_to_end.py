@@ -4,6 +4,7 @@ One clone serves all tests here, in the order of the file; each leaves it as it 
 """
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -75,10 +76,10 @@ def test_training_again_changes_only_what_the_clock_and_the_machine_write(clone)
 
 @pytest.mark.long
 def test_changing_one_row_retrains_that_row_alone(clone):
-    edit_params(clone, lambda tree: tree["variants"]["pmmo-v2"].update(anneal_from=0.5))
+    edit_params(clone, lambda tree: tree["variants"]["gmu"].update(dropout=0.5))
     text = run(clone, "dvc", "repro")
     trained = [line for line in text.splitlines() if "Running stage 'train" in line]
-    assert trained == ["Running stage 'train@pmmo-v2':"]
+    assert trained == ["Running stage 'train@gmu':"]
     assert "Running stage 'experiment'" not in text
     run(clone, "git", "checkout", "-f", ".")
     run(clone, "dvc", "checkout")
@@ -105,7 +106,6 @@ def test_an_experiment_trains_and_changes_only_the_system_under_study(clone):
     assert changed["elbo"] == {"old": "kl", "new": "v2"}
     assert "elbo" in run(clone, "dvc", "exp", "diff", "main", "v2")
     assert "v2" in run(clone, "dvc", "exp", "show", "--only-changed", "--no-pager")
-    assert "experiment" in run(clone, "dvc", "dag", "--collapse-foreach-matrix")
     run(clone, "dvc", "plots", "show")
     assert (clone / "dvc_plots/index.html").exists()
     run(clone, "git", "checkout", "-f", ".")
@@ -138,7 +138,6 @@ def test_a_wrong_value_is_refused_before_anything_is_trained(clone):
     run(clone, "git", "restore", "--staged", "--worktree", "params.yaml")
     run(clone, "git", "diff", "--quiet", "HEAD", "--", "params.yaml")
     assert yaml.safe_load((clone / "params.yaml").read_text())["elbo"] == "kl"
-    run(clone, "dvc", "repro")
 
 
 def test_a_misspelt_key_is_refused(clone):
@@ -160,10 +159,9 @@ def test_switching_the_engine_makes_no_row_stale(clone):
     run(clone, "dvc", "repro")
     edit_params(clone, lambda tree: tree.update(engine="head:6379", gpu_share=0.5))
     assert set(json.loads(run(clone, "dvc", "status", "--json"))) == {"resolve"}
-    run(clone, "dvc", "repro", "resolve")
-    assert json.loads((clone / "settings/engine.json").read_text())["engine"] == "head:6379"
     text = run(clone, "dvc", "repro")
-    assert "Running stage" not in text
+    assert re.findall("Running stage '(.*)'", text) == ["resolve"]
+    assert json.loads((clone / "settings/engine.json").read_text())["engine"] == "head:6379"
     run(clone, "git", "checkout", "-f", ".")
     run(clone, "dvc", "checkout")
 
@@ -200,14 +198,13 @@ def test_the_grid_command_reports_a_row_that_fails_and_goes_on_afterwards(apart)
 
     def spoil(tree):
         tree["variants"]["gmu"]["learning_rate"] = 1e30
-        tree["variants"]["pmmo-v2"]["anneal_from"] = 0.75
+        tree["variants"]["pmmo-kl-l2"]["anneal_from"] = 0.75
 
     edit_params(apart, spoil)
     text = run(apart, sys.executable, "-m", "pmmo", "grid", ok=False)
     assert "[train@gmu] train: gmu, cycle" in text
     assert "grid: failed: `dvc repro --single-item train@gmu`" in text
-    assert (
-        json.loads((apart / "runs/rows/pmmo-v2/settings.json").read_text())["anneal_from"] == 0.75
-    )
+    trained = json.loads((apart / "runs/rows/pmmo-kl-l2/settings.json").read_text())
+    assert trained["anneal_from"] == 0.75
     run(apart, "git", "checkout", "-f", ".")
     assert "training stages brought up to date" in run(apart, sys.executable, "-m", "pmmo", "grid")

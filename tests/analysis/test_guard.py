@@ -44,8 +44,8 @@ def runs(root):
 
 
 @pytest.mark.slow
-def test_the_reference_is_scikit_learns_on_half_of_the_demonstration(tmp_path):
-    write_synthetic(tmp_path / "movies.hdf5", rows=1300, seed=0)
+def test_the_reference_is_scikit_learns_on_a_quarter_of_the_demonstration(tmp_path):
+    write_synthetic(tmp_path / "movies.hdf5", rows=650, seed=0)
     tensors = tmp_path / "tensors"
     extract(tmp_path / "movies.hdf5", tensors, nan_text="zeros", memory_limit_gb=8.0)
     movies = read_movies(tensors)

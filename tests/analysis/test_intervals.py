@@ -80,7 +80,7 @@ def trained(rng, truth, cycles, skill, by_cycle, by_movie, by_both):
     return skills * (2.0 * truth - 1) + noise > 0.2
 
 
-def simulate(mix, skills=(1.0, 1.0), repetitions=400, movies=300, seed=0, cycles=CYCLES):
+def simulate(mix, skills=(1.0, 1.0), repetitions=400, movies=150, seed=0, cycles=CYCLES):
     """Estimates and bounds of the weighted F1 difference of two rows, repeated."""
     rng = np.random.default_rng(seed)
     weights = resample(movies, 200, seed)
@@ -114,7 +114,7 @@ def test_95_percent_intervals_cover_two_equal_rows(mix):
 
 
 def test_95_percent_intervals_cover_at_thirty_cycles():
-    _, low, high = simulate(MIXES["all"], movies=200, cycles=30)
+    _, low, high = simulate(MIXES["all"], movies=100, cycles=30)
     assert 0.92 <= ((low <= 0) & (high >= 0)).mean() <= 0.98
 
 

@@ -23,7 +23,7 @@ from pmmo.data.extract import extract
 from pmmo.hdf5.layout import COLUMNS
 from tests.movie_files import ROWS, arrays, column, names, replaced, splits, value, write_good
 
-EXAMPLES = int(os.environ.get("PMMO_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("PMMO_EXAMPLES", "10"))
 STEADY = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -30,7 +30,6 @@ from scripts import draw_movies
 from tests.own_movies.test_predict import save_settings, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("process_as_it_was")
 WORDS = "3 2\nwar 1 2\nlove 3 -4\nHe 0.5 0.5\n"
 
 

@@ -32,7 +32,6 @@ from pmmo.training import variant as runs
 from tests.movie_files import NAMES, arrays, write_good
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("process_as_it_was")
 G = len(NAMES)
 TINY = {"width": 6, "maxout_units": 5, "epochs": 2, "batch_size": 18, "cycles": 3, "device": "cpu"}
 KEPT = {"pmmo-kl-l2": "all", "gmu": "all", "mmo": "best"}

@@ -82,10 +82,10 @@ ONE, TWO = {"Drama": 13_000}, {"Drama": 13_000, "Western": 700}
     ("change", "genres", "cycles"),
     [
         (no_test_labels, TWO, 2),
-        (no_test_labels, ONE, 1),
-        (no_labels, ONE, 2),
+        (no_labels, ONE, 1),
         (every_label, ONE, 2),
-        (every_label, TWO, 1),
+        pytest.param(no_test_labels, ONE, 1, marks=pytest.mark.long),
+        pytest.param(every_label, TWO, 1, marks=pytest.mark.long),
     ],
 )
 def test_reports_come_out(tmp_path, change, genres, cycles):

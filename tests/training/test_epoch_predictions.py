@@ -100,7 +100,7 @@ def test_a_stored_cycle_has_them_or_has_none(tmp_path):
         assert equal(load_cycle(folder).protocols, cycle.protocols)
 
 
-def test_a_row_keeps_them_in_files_of_their_own(tmp_path, monkeypatch, process_as_it_was):
+def test_a_row_keeps_them_in_files_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PMMO_WORKERS", "1")
     write_data(tmp_path / "data")
@@ -130,7 +130,7 @@ def test_movies_of_dev_follow_those_of_train(tmp_path):
         assert all(map(torch.equal, joined[name], apart[name]))
 
 
-def test_a_row_on_train_and_dev_says_so(tmp_path, monkeypatch, process_as_it_was):
+def test_a_row_on_train_and_dev_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PMMO_WORKERS", "1")
     write_data(tmp_path / "data")
