@@ -12,7 +12,6 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
-import yaml
 from filelock import FileLock
 
 from tests.clone import make_clone
@@ -25,7 +24,6 @@ FIRST = ("end_to_end", "in_dvc", "docs", "reports", "together", "experiments", "
 
 record()
 torch.set_num_threads(1)
-yaml.safe_load = partial(yaml.load, Loader=yaml.CSafeLoader)  # dvc.yaml is read hundreds of times
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported
 
