@@ -242,7 +242,9 @@ def costs(numbers: Mapping) -> Table:
         pd.DataFrame(facts),
         (
             "Seconds per epoch: median of each cycle, mean ± standard deviation over the cycles. "
-            "The paper's are of one Tesla K80 at its full sizes; compare the ratios.",
+            "The paper's are of one Tesla K80 at its full sizes; compare the ratios. Rows are "
+            "trained at different times, beside other work: how much rows of equal size differ "
+            "shows what the machine's load does, and no interval here covers it.",
             *map(in_words, clock["claims"]),
             f"Trained on {hardware(clock)}. These numbers change with every run.",
         ),

@@ -78,8 +78,8 @@ def claims(numbers: Mapping) -> Table:
         "(genres: above half of them), does not hold when it lies below, is equivalent when it "
         f"covers 0 and lies within ± {numbers['verdicts']['equivalent']:g} of F1, and is undecided "
         "otherwise; one that rests on a row that did not train is not decidable. With Holm's "
-        f"correction all decided verdicts together are right with {level} confidence. Differences "
-        "are paired by movie and by cycle; the interval covers both sources of chance. "
+        f"correction all decided verdicts together are right with about {level} confidence. "
+        "Differences are paired by movie and by cycle; the interval covers both sources of chance. "
         "Definitions: docs/claims.md.",
     )
     return Table(
@@ -205,8 +205,9 @@ def power_notes(numbers: Mapping) -> tuple[str, ...]:
         "several differences, the smallest is meant.",
         f"With {facts['claims'][0]['cycles']} cycles a standard deviation over cycles is known up "
         f"to a factor of {number(low, 1)} to {number(high, 1)} ({level}), and so is what follows "
-        "from it. The predictions take differences to vary with MM-IMDb's movies as with these. "
-        "Explained in docs/power.md.",
+        "from it. The shares come from random draws of movies: with other draws a number needed "
+        "above 50 may be several times as large, or none. The predictions take differences to vary "
+        "with MM-IMDb's movies as with these. Explained in docs/power.md.",
     )
 
 

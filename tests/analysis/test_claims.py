@@ -145,6 +145,10 @@ def test_steps_add_up_and_the_central_claim_is_first(evidence, judged):
     assert CLAIMS[0].key == "pmmo-beats-mmo"
     assert single[-1]["ours"] == judged["pmmo-beats-mmo"]["ours"]
     assert single[-1]["paper"] == 0.015
+    claimed = {claim["statement"]: claim["where"] for claim in judged.values()}
+    assert single[-1]["where"] == claimed[CLAIMS[0].statement]
+    assert total["where"] == claimed["PM+MO scores higher than the GMU"]
+    assert [step["where"] for step in single[:-1]] == ["–", "–"]  # no claims of the paper
 
 
 def test_a_claim_about_a_row_that_had_not_stopped_improving_names_it(evidence):
