@@ -17,7 +17,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.text import print_in_any_locale, to_nowhere
 
 
-def show_params(row: str | None, schema: bool = False) -> str:
+def show_params(row: str | None, scale: str | None = None, schema: bool = False) -> str:
     """One line per setting: its value and the key of params.yaml that it comes from."""
     if schema:
         from pmmo.commands.params_schema import params_schema
@@ -25,7 +25,7 @@ def show_params(row: str | None, schema: bool = False) -> str:
         return params_schema()
     from pmmo.params import EXPERIMENT, load_params
 
-    params = load_params()
+    params = load_params(scale=scale)
     row = row or EXPERIMENT
     rows = params.rows | {EXPERIMENT: params.experiment}
     if row not in rows:
@@ -138,6 +138,7 @@ def add_path(command: argparse.ArgumentParser, *names: str, **options: Any) -> N
 def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
+    command.add_argument("--scale", choices=("demo", "paper"), help="default: that of params.yaml")
     command.add_argument("--schema", action="store_true", help="the JSON Schema of params.yaml")
     command.set_defaults(run=show_params)
 

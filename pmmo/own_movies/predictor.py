@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.data.value_checks import nan_rows, usable
 from pmmo.decisions.stored import DECISION, STATISTICS, Fitted, mean_of
 from pmmo.decisions.temperature import calibrate
+from pmmo.own_movies.inside import check_samples, fused_by, weights_of
 from pmmo.own_movies.saved_model import (
     Model,
     folder_of,
@@ -73,6 +74,13 @@ class Predictions:
 def by_movie() -> list[str]:
     """The fields of Predictions with a row per movie."""
     return [field.name for field in fields(Predictions) if field.name != "genres"]
+
+
+class FusedMovies(NamedTuple):
+    """What the fusion makes of N movies, by each of C models; by K posterior draws (C, K, N, H)."""
+
+    z: np.ndarray  # (C, N, H) fused embeddings, Eq. 2
+    gate: np.ndarray | None  # (C, N, H) in (0, 1); 1 leans on the image; None: there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +171,27 @@ class Predictor:
             return probabilities
         return calibrate(probabilities, self.temperature)
 
+    def weights(self, samples: int = 0) -> dict[str, np.ndarray]:
+        """The weights of the fusion layers of each of the C models, (C, ...) by name.
+
+        Of a system with a posterior they are its means, or K = `samples` draws (C, K, ...).
+        """
+        check_samples(self.models[0], samples)
+        found = [weights_of(model, samples, self.device) for model in self.models]
+        return {name: joined([own[name] for own in found]) for name in found[0]}
+
+    def fused(self, text: ArrayLike, image: ArrayLike, samples: int = 0) -> FusedMovies:
+        """z and gate of movies, which are those of `predict`; by posterior means, or K draws.
+
+        All movies are on the device at once.
+        """
+        check_samples(self.models[0], samples)
+        columns = [torch.from_numpy(column) for column in self._checked(text, image)]
+        own_text, own_image = (column.to(self.device) for column in columns)
+        found = [fused_by(m, own_text, own_image, samples, self.batch_norm) for m in self.models]
+        gates = [own.gate for own in found if own.gate is not None]
+        return FusedMovies(joined([own.z for own in found]), joined(gates) if gates else None)
+
     def passes(self) -> int:
         """How often the movies are read."""
         return 1 + sum(passes(model.system, self.batch_norm) for model in self.models)
@@ -195,6 +224,11 @@ class Predictor:
         if len(found[0]) == 1 and self.by_these_movies():
             raise PmmoError("one movie has no statistics of its own; take batch_norm='running'")
         return found[0], found[1]
+
+
+def joined(of_models: list[Tensor]) -> np.ndarray:
+    """The tensors of all models, with an axis of models in front."""
+    return torch.stack(of_models).detach().cpu().numpy()
 
 
 def as_array(values: ArrayLike | Tensor, name: str) -> np.ndarray:

@@ -129,13 +129,13 @@ def test_holms_correction_keeps_the_share_of_families_with_an_error():
 
 def test_holm_decides_no_more_than_single_verdicts_and_with_the_same_word(judged):
     together = [claim for claim in judged.values() if "p_holm" in claim]
-    assert len(together) == 18
+    assert len(together) == sum(not claim.timed for claim in CLAIMS)
     for claim in together:
         assert claim["p_holm"] >= claim["p"]
         assert claim["verdict_holm"] in (claim["verdict"], UNDECIDED)
     assert judged["unregularised-lower"]["verdict_holm"] == HOLDS
     weakest = [c for c in together if c["verdict"] == HOLDS and c["verdict_holm"] == UNDECIDED]
-    assert all(claim["p"] > 0.05 / 18 for claim in weakest)
+    assert all(claim["p"] > 0.05 / len(together) for claim in weakest)
 
 
 def test_steps_add_up_and_the_central_claim_is_first(evidence, judged):

@@ -1,6 +1,7 @@
 """`python -m pmmo`: the command params, and what all commands share."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,17 @@ def test_a_setting_is_shown_with_the_key_it_comes_from():
 
 def test_settings_that_a_system_has_not_got_are_not_shown():
     assert "elbo" not in show_params("gmu")
+
+
+def test_the_sizes_of_the_other_scale_are_shown_without_changing_the_file(monkeypatch, capsys):
+    before = Path("params.yaml").read_bytes()
+    monkeypatch.setattr(sys, "argv", ["pmmo", "params", "gmu", "--scale", "paper"])
+    main()
+    text = capsys.readouterr().out
+    width = ["width", "512", "variants.gmu.width", "->", "scales.paper.widths.base"]
+    assert line(text, "width") == width
+    assert line(show_params("gmu"), "width")[-1] == "scales.demo.widths.base"
+    assert Path("params.yaml").read_bytes() == before
 
 
 def test_an_unknown_row_is_refused_with_the_rows_there_are():

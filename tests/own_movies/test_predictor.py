@@ -26,6 +26,7 @@ from pmmo.core.names import AVERAGES
 from pmmo.data.extract import extract
 from pmmo.decisions.stored import read_decision, write_decision
 from pmmo.decisions.temperature import calibrate
+from pmmo.model.networks import evaluation_mode, fuse
 from pmmo.own_movies.predict import predict_file
 from pmmo.params import load_params
 from pmmo.training import variant as runs
@@ -130,6 +131,72 @@ def test_the_rows_of_the_report_by_the_evaluated_sets_statistics_are_one_flag_aw
     _, reported = guesses(known.truth("dev"), dev, test, tuned, run.threshold)
     best = 0 if ensemble else read_decision(path / "decision.json", G).best
     np.testing.assert_array_equal(column(tmp_path / "x.csv", "decision"), reported[best])
+
+
+INSIDE = [(name, norm) for name in KEPT for norm in ("running", "evaluation_set")]
+
+
+@pytest.mark.parametrize(("name", "batch_norm"), INSIDE)
+def test_the_rest_of_the_model_makes_the_predictions_of_z(project, name, batch_norm):
+    """Eq. 2 from the weights and the gate in numpy, then module C."""
+    text, image = (arrays(MOVIES)[key][60:] for key in ("text", "image"))
+    options = {"batch_norm": batch_norm, "calibrated": False, "samples": None}
+    model = pmmo.load(project / "runs" / name, ensemble=name == "gmu", **options)
+    weights, fused = model.weights(), model.fused(text, image)
+    assert fused.z.shape == fused.gate.shape == (len(model.models), 30, TINY["width"])
+    found = []
+    for number, own in enumerate(model.models):
+        system = own.system
+        with torch.no_grad(), evaluation_mode(system, batch_norm):
+            inputs = system.inputs(torch.from_numpy(text), torch.from_numpy(image))
+            rest = torch.sigmoid(system.classifier(torch.from_numpy(fused.z[number])))
+        found.append(rest.numpy())
+        v_t, v_i = (
+            np.tanh(x.numpy() @ weights[f"{k}.weight"][number].T + weights[f"{k}.bias"][number])
+            for k, x in zip(("text", "image"), inputs, strict=True)
+        )
+        gate = fused.gate[number]
+        np.testing.assert_allclose(gate * v_i + (1 - gate) * v_t, fused.z[number], atol=1e-5)
+    expected = model.predict(text, image).probabilities
+    np.testing.assert_allclose(np.mean(found, axis=0), expected, atol=1e-4)
+
+
+def test_draws_inside_are_those_of_the_predictions(project):
+    """The spread over the draws, by module C from z, and z by Eq. 2 from the weights."""
+    columns = arrays(MOVIES)
+    text, image = columns["text"], columns["image"]
+    options = {"ensemble": True, "calibrated": False, "samples": 4}
+    model = pmmo.load(project / "runs" / "pmmo-kl-l2", **options)
+    before = torch.get_rng_state()
+    fused, weights = model.fused(text, image, samples=4), model.weights(samples=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert fused.z.shape == fused.gate.shape == (3, 4, MOVIES, TINY["width"])
+    assert weights["text.weight"].shape == (3, 4, TINY["width"], text.shape[1])
+    found = []
+    for number, own in enumerate(model.models):
+        z = torch.from_numpy(fused.z[number])
+        with torch.no_grad():
+            found += [torch.sigmoid(own.system.classifier(drawn)).numpy() for drawn in z]
+            inputs = own.system.inputs(torch.from_numpy(text), torch.from_numpy(image))
+        last = {name: torch.from_numpy(values[number, 3]) for name, values in weights.items()}
+        torch.testing.assert_close(fuse(last, *inputs, "outputs").z, z[3])
+    np.testing.assert_allclose(
+        np.std(found, axis=0, ddof=1), model.predict(text, image).sd, rtol=1e-3, atol=1e-6
+    )
+    mean = model.weights()["gate.bias"]  # (C, H)
+    assert np.abs(weights["gate.bias"] - mean[:, None]).max() > 0
+    own_mean = model.models[1].system.fusion.guide.mean()["gate.bias"]
+    np.testing.assert_array_equal(mean[1], own_mean.detach().numpy())
+
+
+def test_a_system_without_a_posterior_has_no_draws_inside(project):
+    model = pmmo.load(project / "runs" / "mmo")
+    with pytest.raises(PmmoError, match=r"samples is 3: the system 'mmo' has no posterior to draw"):
+        model.weights(samples=3)
+    with pytest.raises(PmmoError, match="samples is -1; allowed: a whole number >= 0"):
+        model.fused(np.zeros((2, 8)), np.zeros((2, 16)), samples=-1)
+    with pytest.raises(PmmoError, match=r"text has the shape \(2, 7\)"):
+        model.fused(np.zeros((2, 7)), np.zeros((2, 16)))
 
 
 def test_the_ensemble_is_the_mean_of_the_cycles_and_sd_that_of_all_draws(project):
