@@ -56,11 +56,12 @@ def closed_form_kl(guide_trace: Trace, model_trace: Trace) -> Tensor:
 
 
 KL_TERMS = {"v1": sampled_kl, "v2": closed_form_kl, "kl": sampled_kl}
+ANNEALED = ("kl",)  # those whose KL term has an annealing factor (4.1)
 
 
 def kl_factor(elbo: Elbo, epoch: int, epochs: int, start: float) -> float:
     """Annealing factor of the KL term in `epoch` (from 0): `start` (lambda) up to 1 (D3)."""
-    if elbo != "kl" or epochs == 1:
+    if elbo not in ANNEALED or epochs == 1:
         return 1.0
     return start + (1 - start) * epoch / (epochs - 1)
 

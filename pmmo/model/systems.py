@@ -26,6 +26,7 @@ from pmmo.model.networks import (
 )
 from pmmo.model.objectives import (
     KL_TERMS,
+    closed_form_kl,
     kl_factor,
     kl_temperature,
     log_likelihood,
@@ -236,7 +237,7 @@ class Pmmo(TwoObjectives):
             prior_scale=scale,
             pair=partial(
                 fused,
-                closed_form=s.elbo == "v2",
+                closed_form=KL_TERMS[s.elbo] is closed_form_kl,
                 penalty=norm_of(s.penalty, s.penalty_on),
                 compile=s.compile,
             ),

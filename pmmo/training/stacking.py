@@ -8,11 +8,15 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
+from pmmo.core.errors import PmmoError
 from pmmo.kernels.layers import Dropout
 from pmmo.kernels.random_streams import Streams
 from pmmo.model.systems import System
 from pmmo.model.variational import LaplacePosterior
+
+ONE_CYCLE = (nn.Linear, nn.BatchNorm1d, nn.Dropout)  # `pmmo.kernels.layers` has their twins
 
 
 def build_together(
@@ -38,8 +42,16 @@ def build_together(
 def stack(body: System, systems: Sequence[System], streams: Streams) -> None:
     """Make `body` the stack of `systems`, C systems of its kind on its device.
 
-    The values of `body` are replaced. `streams` holds a random stream for each system.
+    The values of `body` are replaced. `streams` holds a random stream for each system. Raises
+    PmmoError for a layer that takes one cycle only.
     """
+    for name, module in body.named_modules():
+        if type(module) in ONE_CYCLE:
+            raise PmmoError(
+                f"{body.settings.name}: {name} is a torch.nn.{type(module).__name__}, which takes "
+                "one cycle only; take the layer of that name from pmmo.kernels.layers, or set "
+                "cycles_together to 1"
+            )
     for name, parameter in body.named_parameters():
         own = [system.get_parameter(name) for system in systems]
         parameter.data = torch.stack([p.data for p in own])

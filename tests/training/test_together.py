@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from torch import nn
 from torch._dynamo.exc import TorchRuntimeError
 
 from pmmo.core.errors import PmmoError
@@ -25,7 +26,7 @@ from pmmo.training import cycles
 from pmmo.training.cycles import cycles_together, run_cycles
 from pmmo.training.device import prepare_process
 from pmmo.training.loop import train_cycle, train_cycles
-from pmmo.training.stacking import stack
+from pmmo.training.stacking import build_together, stack
 from tests.training.test_training import SPLITS, G, I, T, as_the_stage_runs, row, same_cycles
 
 __all__ = ["as_the_stage_runs"]  # a fixture, for every test here
@@ -135,6 +136,19 @@ def test_a_cycle_that_diverges_names_itself_among_others(monkeypatch):
     monkeypatch.setattr("pmmo.training.loop.build_system", build)
     with pytest.raises(PmmoError, match="gmu, cycle 1: the loss is nan in epoch 1"):
         train_cycles(settings, SPLITS, [0, 1, 2])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(G, G), nn.BatchNorm1d(G), nn.Dropout(0.5)])
+def test_a_layer_that_takes_one_cycle_is_refused(layer):
+    """`nn.Dropout` would give numbers that depend on the other cycles, without a word."""
+
+    def build():
+        system = build_system(row("gmu"), SIZES)
+        system.classifier.append(layer)
+        return system
+
+    with pytest.raises(PmmoError, match=rf"classifier.\d+ is a torch.nn.{type(layer).__name__}"):
+        build_together(build, (0, 1), CPU)
 
 
 def test_streams_are_those_of_a_generator_each():
