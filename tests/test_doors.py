@@ -224,6 +224,7 @@ HEADS = (
 HASTY = Patience(connect=2, stall=0.3, tries=1, backoff=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # urllib3's, of two lengths
 @pytest.mark.parametrize("head", HEADS)
 def test_what_a_server_calls_things(tmp_path, head):
     status = {"reason": 404, "Location": 302, "Retry-After": 503}.get(head, 206)

@@ -6,10 +6,10 @@ out. DVC finds it by the hashes in that revision's dvc.lock.
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pmmo.analysis.run_reader import read_movies, read_run
 from pmmo.core.errors import PmmoError
@@ -18,6 +18,9 @@ from pmmo.core.writing import check_writable, write_text
 from pmmo.pairs.differences import HIGHER, LOWER, Side, compare
 from pmmo.pairs.words import frame, in_words
 from pmmo.params import load_params
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
 
 WORKSPACE = "workspace"  # what DVC calls the files here
 TENSORS = Path("data/tensors")
@@ -81,10 +84,15 @@ def opened(text: str, rows: list[str]) -> Iterator[Side]:
 def bring(text: str, place: Place, root: Path) -> None:
     """Copy what a comparison reads from DVC's cache to below `root`."""
     from dvc.api import DVCFileSystem
+
+    with closing(DVCFileSystem(rev=place.revision)) as files:
+        copy(files, text, place, root)
+
+
+def copy(files: "DVCFileSystem", text: str, place: Place, root: Path) -> None:
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
 
-    files = DVCFileSystem(rev=place.revision)
     try:
         files.info(f"/{place.folder.as_posix()}")
     except DvcException as error:

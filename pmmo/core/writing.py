@@ -119,7 +119,7 @@ def _check_target(path: Path, wanted: Callable[[int], bool]) -> None:
 def _fresh_folder(parent: Path) -> tuple[Path, int]:
     """A folder that nobody else has, and its lock: a descriptor to close at the end."""
     while True:
-        folder = Path(tempfile.mkdtemp(SUFFIX, PREFIX, parent))
+        folder = parent / Path(tempfile.mkdtemp(SUFFIX, PREFIX, parent)).name  # messages show it
         with suppress(FileNotFoundError):
             lock = os.open(folder, os.O_RDONLY)
             if _locked(lock) is not False and folder.exists():  # else taken for a left-over
