@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
+
 from pmmo.analysis.abstention import abstention
 from pmmo.analysis.aggregation import aggregate, check_scores, curve_table, metrics, score_table
 from pmmo.analysis.budget import budget, rising
@@ -35,6 +37,7 @@ def set_aside() -> None:
             print(f"{folder} is no row of params.yaml; moved to {FORMER}", file=sys.stderr)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # with more, last bits differ
 def main(root: Path = Path()) -> None:
     settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance, verdicts = settings["intervals"], settings["verdicts"]

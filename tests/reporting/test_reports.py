@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 from safetensors.numpy import load_file, save_file
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import read_movies, read_runs
@@ -121,6 +122,24 @@ def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, tmp_pa
     monkeypatch.setattr(report, "render", partial(drawn, again))  # the figures, found equal above
     report.main(again)
     assert snapshot(again / "reports") == first
+
+
+def test_aggregate_computes_on_one_thread(root, monkeypatch):
+    """The last bits of a product, and with them a regression's score, depend on the threads."""
+    threads = []
+
+    class Seen(Exception):
+        pass
+
+    def look(*_):
+        blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads.extend(pool["num_threads"] for pool in blas)
+        raise Seen
+
+    monkeypatch.setattr(aggregate, "regressions", look)
+    with threadpool_limits(2, user_api="blas"), pytest.raises(Seen):
+        aggregate.main(root)
+    assert set(threads) == {1}
 
 
 def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
