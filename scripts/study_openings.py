@@ -347,12 +347,13 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             for number, (_, own) in enumerate(lines.groupby("reading", sort=False)):
                 if (own["difference"] < -0.2).any():
                     note = " and ".join(f"{d:.2f}" for d in own["difference"]).replace("-", "−")
-                    axes.text(-0.198, number, f"◂ {note}", va="center", size=7, color=GREY)
+                    axes.text(-0.185, number, f"◂ {note}", va="center", size=7, color=GREY)
             axes.set_yticks(range(len(labels)), labels)
             axes.set_ylim(len(labels) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0)
             axes.set_title(f"{row}: one setting changed", weight="bold")
-        grid[0].legend(loc="lower left")
+        handles = grid[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside upper right", ncols=len(names))
         grid[-1].set_xlabel(
             f"Difference in weighted F1 on dev ({LEVEL:.0%} intervals; one seed has none)"
         )
