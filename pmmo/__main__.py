@@ -14,6 +14,7 @@ from typing import Any
 
 from pmmo import __version__
 from pmmo.core.errors import PmmoError
+from pmmo.core.names import SCALES
 from pmmo.core.text import print_in_any_locale, to_nowhere
 
 
@@ -138,7 +139,7 @@ def add_path(command: argparse.ArgumentParser, *names: str, **options: Any) -> N
 def add_params(commands) -> None:
     command = commands.add_parser("params", help="resolved settings and where each comes from")
     command.add_argument("row", nargs="?", help="default: system under study")
-    command.add_argument("--scale", choices=("demo", "paper"), help="default: that of params.yaml")
+    command.add_argument("--scale", choices=SCALES, help="default: that of params.yaml")
     command.add_argument("--schema", action="store_true", help="the JSON Schema of params.yaml")
     command.set_defaults(run=show_params)
 

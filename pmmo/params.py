@@ -11,12 +11,11 @@ import yaml
 from pmmo.config.engine import Engine
 from pmmo.config.settings import SEEDS, SYSTEMS, UNITS, Rule, Settings, System, check_value, tunable
 from pmmo.core.errors import PmmoError, briefly
-from pmmo.core.names import EXPERIMENT
+from pmmo.core.names import EXPERIMENT, SCALES
 from pmmo.core.outs import out_at
 from pmmo.core.text import hides
 from pmmo.fetching.addresses import check_written, is_address, local_path
 
-SCALES = ("demo", "paper")
 WIDTHS = ("wide", "narrow", "base")
 UNITS_RULE = Rule(kind=int, low=1, high=UNITS)
 IN_FILE = {  # settings that params.yaml may give by name; `resolve` turns the names into numbers

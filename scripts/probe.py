@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import SPLITS
+from pmmo.core.names import SCALES, SPLITS
 from pmmo.data.movies import load_movies
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, System
@@ -28,7 +28,7 @@ LAYERS = ("text", "image", "gate")
 def arguments(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, default=ROOT / "data/tensors", help="of `extract`")
-    parser.add_argument("--scale", choices=("demo", "paper"), default="demo")
+    parser.add_argument("--scale", choices=SCALES, default="demo")
     parser.add_argument("--epochs", type=int, help="default: those of the scale")
     return parser
 

@@ -37,7 +37,7 @@ def set_aside() -> None:
             print(f"{folder} is no row of params.yaml; moved to {FORMER}", file=sys.stderr)
 
 
-@threadpool_limits.wrap(limits=1, user_api="blas")  # with more, last bits differ
+@threadpool_limits.wrap(limits=1, user_api="blas")  # the last bits depend on the threads
 def main(root: Path = Path()) -> None:
     settings = json.loads((root / "settings/reports.json").read_text(encoding="utf-8"))
     chance, verdicts = settings["intervals"], settings["verdicts"]

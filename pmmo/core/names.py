@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypedDict
 
+SCALES = ("demo", "paper")  # of params.yaml
 SPLITS = ("train", "dev", "test")
 AVERAGES = ("micro", "macro", "weighted", "samples")  # of the F-scores (section 4)
 EXPERIMENT = "experiment"  # the row of the system under study

@@ -14,6 +14,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.model.networks import Fused, evaluation_mode
 from pmmo.model.variational import BayesianFusion
 from pmmo.own_movies.saved_model import Model
+from pmmo.training.device import cuda_devices
 
 SAMPLES_RULE = Rule(kind=int, low=0)
 
@@ -31,7 +32,7 @@ def check_samples(model: Model, samples: int) -> None:
 @contextmanager
 def seeded(model: Model, device: torch.device) -> Iterator[None]:
     """Random numbers are those of the model's cycle; torch's generators are left as they were."""
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.no_grad(), torch.random.fork_rng(cuda_devices(device)):
         torch.manual_seed(model.seed)
         yield
 

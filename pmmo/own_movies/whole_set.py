@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pmmo.model.systems import System
+from pmmo.training.device import cuda_devices
 from pmmo.training.evaluation import own_samples
 
 Statistics = tuple[Tensor, Tensor]  # mean and variance (W,) of a layer's inputs
@@ -149,7 +150,7 @@ def draw_states(
     """
     states = []
     text, image = (column[:1] for column in batch)
-    with torch.random.fork_rng(cuda_devices(text)):
+    with torch.random.fork_rng(cuda_devices(text.device)):
         torch.manual_seed(seed)
         system.eval()
         for _ in range(samples):
@@ -164,13 +165,9 @@ def probabilities(system: System, text: Tensor, image: Tensor, weights: Weights)
     """(B, G) by the posterior mean, or by one draw."""
     if weights is None:
         return system.predict(text, image)[0]
-    with torch.random.fork_rng(cuda_devices(text)):
+    with torch.random.fork_rng(cuda_devices(text.device)):
         if text.is_cuda:
             torch.cuda.set_rng_state(weights, text.device)
         else:
             torch.set_rng_state(weights)
         return system.predict(text, image, sample=True)[0]
-
-
-def cuda_devices(x: Tensor) -> list[torch.device]:
-    return [x.device] if x.is_cuda else []

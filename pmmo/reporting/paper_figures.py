@@ -91,7 +91,7 @@ def figure2(numbers: Mapping) -> Drawn:
         numbers,
         "Figure 2. The GMU with and without regularisation",
         f"Mean ± standard deviation over {cycles(numbers)} cycles, to the mean's best epoch + 1.\n"
-        f"Best epochs of the cycles themselves, in the mean: {' and '.join(peaks) or '–'}.",
+        f"Mean of the best epochs of the cycles: {' and '.join(peaks) or '–'}.",
     )
     return figure, pd.concat(frames) if frames else pd.DataFrame()
 

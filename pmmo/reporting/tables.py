@@ -243,8 +243,8 @@ def costs(numbers: Mapping) -> Table:
         (
             "Seconds per epoch: median of each cycle, mean ± standard deviation over the cycles. "
             "The paper's are of one Tesla K80 at its full sizes; compare the ratios. Rows are "
-            "trained at different times, beside other work: how much rows of equal size differ "
-            "shows what the machine's load does, and no interval here covers it.",
+            "trained at different times, beside other work, so rows of equal size differ by the "
+            "machine's load. No interval here covers that.",
             *map(in_words, clock["claims"]),
             f"Trained on {hardware(clock)}. These numbers change with every run.",
         ),

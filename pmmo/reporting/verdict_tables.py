@@ -205,9 +205,9 @@ def power_notes(numbers: Mapping) -> tuple[str, ...]:
         "several differences, the smallest is meant.",
         f"With {facts['claims'][0]['cycles']} cycles a standard deviation over cycles is known up "
         f"to a factor of {number(low, 1)} to {number(high, 1)} ({level}), and so is what follows "
-        "from it. The shares come from random draws of movies: with other draws a number needed "
-        "above 50 may be several times as large, or none. The predictions take differences to vary "
-        "with MM-IMDb's movies as with these. Explained in docs/power.md.",
+        "from it. The shares come from random draws of movies. Where a needed number is above 50, "
+        "other draws may give several times as many, or none. The predictions take differences "
+        "to vary with MM-IMDb's movies as with these. Explained in docs/power.md.",
     )
 
 

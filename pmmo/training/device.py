@@ -17,6 +17,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def cuda_devices(device: torch.device) -> list[torch.device]:
+    """What `torch.random.fork_rng` needs to leave the device's generator as it was."""
+    return [device] if device.type == "cuda" else []
+
+
 def prepare_process(device: torch.device, precision: str | None = None) -> str:
     """Settings of this process that make steps on `device` fast; only `tf32` costs precision.
 

@@ -7,6 +7,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.names import AVERAGES
 from pmmo.model.networks import evaluation_mode
 from pmmo.model.systems import System
+from pmmo.training.device import cuda_devices
 
 
 @torch.no_grad()
@@ -25,10 +26,9 @@ def predict(
     of K posterior draws, seeded apart so that evaluation leaves the training's stream alone.
     `batch_norm` is by default that of the settings.
     """
-    devices = [text.device] if text.device.type == "cuda" else []
     with (
         evaluation_mode(system, batch_norm or system.settings.batch_norm_eval),
-        torch.random.fork_rng(devices),
+        torch.random.fork_rng(cuda_devices(text.device)),
     ):
         if not samples:
             probabilities, gate = system.predict(text, image)

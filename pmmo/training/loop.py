@@ -14,6 +14,7 @@ from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, Sizes, System
+from pmmo.training.device import cuda_devices
 from pmmo.training.epoch_predictions import EpochPredictions
 from pmmo.training.evaluation import final_predictions, genre_scores, own_samples, predict, scores
 from pmmo.training.stacking import build_together
@@ -116,7 +117,7 @@ def train_cycles(
     PmmoError when a loss stops being finite.
     """
     device = splits["train"].text.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(cuda_devices(device)):
         seeds = [settings.seed + cycle for cycle in cycles]
         build = partial(build_system, settings, sizes_of(splits))
         body, systems = build_together(build, seeds, device)

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from pmmo.core.errors import PmmoError
-from pmmo.kernels.layers import Dropout
+from pmmo.kernels.layers import BatchNorm, Dropout, Linear
 from pmmo.kernels.random_streams import Streams
 from pmmo.model.systems import System
 from pmmo.model.variational import LaplacePosterior
 
-ONE_CYCLE = (nn.Linear, nn.BatchNorm1d, nn.Dropout)  # `pmmo.kernels.layers` has their twins
+# layers that take one cycle -> those that take several
+TWINS = {nn.Linear: Linear, nn.BatchNorm1d: BatchNorm, nn.Dropout: Dropout}
 
 
 def build_together(
@@ -46,10 +47,10 @@ def stack(body: System, systems: Sequence[System], streams: Streams) -> None:
     PmmoError for a layer that takes one cycle only.
     """
     for name, module in body.named_modules():
-        if type(module) in ONE_CYCLE:
+        if twin := TWINS.get(type(module)):
             raise PmmoError(
                 f"{body.settings.name}: {name} is a torch.nn.{type(module).__name__}, which takes "
-                "one cycle only; take the layer of that name from pmmo.kernels.layers, or set "
+                f"one cycle only; take {twin.__name__} from pmmo.kernels.layers, or set "
                 "cycles_together to 1"
             )
     for name, parameter in body.named_parameters():
