@@ -4,7 +4,6 @@
 Shapes: C cycles, N movies, G genres.
 """
 
-import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, TypedDict
@@ -22,7 +21,7 @@ from pmmo.core.names import AVERAGES, CURVES
 from pmmo.decisions.temperature import calibrate, fit_temperature
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
-SOFTWARE = ("python", "torch", "pyro", "precision")  # of a row's environment; the rest is machine
+SOFTWARE = ("torch", "pyro", "precision")  # of a row's environment; the rest is machine
 WEIGHTED = AVERAGES.index("weighted")
 
 
@@ -54,8 +53,7 @@ def aggregate(runs: Mapping[str, Run], movies: Movies) -> dict[str, object]:
         "calibration": {name: calibration(run, movies) for name, run in runs.items()},
         "ablation": {name: ablation(run, movies) for name, run in runs.items()},
         "gates": {name: gates(run, movies) for name, run in runs.items()},
-        "versions": {"python": platform.python_version()}
-        | {library: version(library) for library in LIBRARIES},
+        "versions": {library: version(library) for library in LIBRARIES},
     }
 
 
@@ -82,7 +80,7 @@ def data_facts(movies: Movies) -> dict[str, Any]:
 
 
 def variant_facts(run: Run) -> dict[str, object]:
-    """The settings, machine and seeds of a run."""
+    """The settings, seeds and libraries of a run."""
     return {
         "label": run.label,
         "settings": run.settings,

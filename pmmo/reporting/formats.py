@@ -98,8 +98,8 @@ def provenance(numbers: Mapping) -> dict[str, str]:
         f"width {setting('width')}; dropout {setting('dropout')}; "
         f"threshold {setting('threshold')}",
         "Seeds": unique([unique(variant["seeds"]) for variant in variants]),
-        "Training": f"python {software('python')}, torch {software('torch')}, "
-        f"pyro {software('pyro')}, products {software('precision')}",
+        "Training": f"torch {software('torch')}, pyro {software('pyro')}, "
+        f"products {software('precision')}",
         "Reports": libraries,
     }
 
@@ -113,7 +113,7 @@ def hardware(clock: Mapping) -> str:
 
     return (
         f"{part('device')}; CPU {part('cpu')}, {part('cores')} cores; GPU {part('gpu')}, "
-        f"CUDA {part('cuda')}"
+        f"CUDA {part('cuda')}; Python {part('python')}"
     )
 
 

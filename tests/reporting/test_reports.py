@@ -104,6 +104,7 @@ def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, tmp_pa
         other |= {"seconds_per_epoch": [7.0 + cycle for cycle in range(CYCLES)]}
         other |= {"seconds_total": 71.0, "cpu": "another CPU", "gpu": "a GPU", "cores": 5}
         other |= {"device": "cuda", "cuda": "12.8", "platform": "BSD", "threads": 3, "workers": 4}
+        other |= {"python": "3.13.0"}
         path.write_text(json.dumps(other))
     aggregate.main(again)
     report.main(again)
