@@ -132,7 +132,9 @@ PAPER: Openings = {
     },
     "mmo": {
         "Maxout layers (D13)": [{"maxout_layers": 1}],
-        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5, 0.1)],
+        "Dropout (D23)": [{"dropout": p} for p in (0.7, 0.5)],
+        "Learning rate (D31)": [{"learning_rate": 2e-3, "classifier_learning_rate": 2e-3}],
+        "Batch norm at evaluation (D9)": [{"batch_norm_eval": "running"}],
         "C's order (D13)": ORDER,
     },
     "gmu-wide": {},
