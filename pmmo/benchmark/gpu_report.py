@@ -1,41 +1,37 @@
 """gpu.md and gpu.json: what `make gpu` found."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pmmo.benchmark.gpu_accuracy import LARGE
 from pmmo.benchmark.plan import LABELS
+from pmmo.benchmark.tables import grid
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import write_json, write_text
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def sections(found: dict[str, Any]) -> Iterator[str]:
     about = found["about"]
     yield f"# A step on {about['gpu'] or about['cpu']}"
-    yield table(
-        ("", ""), [(k, v) for k, v in about.items() if not isinstance(v, dict) and v is not None]
-    )
-    yield table(("Package", "Version"), list(about["versions"].items()))
+    facts = [(k, v) for k, v in about.items() if not isinstance(v, dict) and v is not None]
+    yield grid(("", ""), facts, 2)
+    yield grid(("Package", "Version"), list(about["versions"].items()), 2)
     if "tests" in found:
         yield f"Tests marked `gpu`: {found['tests']['words']}"
     yield "## Against float64 on the CPU"
     yield "The largest relative difference of a loss term or gradient of one batch."
-    yield table(
+    yield grid(
         ("Row", "Difference", "Where", ""),
         [
             (a["row"], f"{a['difference']:.1e}", a["where"], "ok" if small(a) else "LARGE")
             for a in found["accuracy"]
         ],
+        4,
     )
     yield "## Waits and repeatability"
     places = found["waits"] or {}
-    yield table(
+    yield grid(
         ("Step", "The host waits at", "Two trainings from one seed"),
         [
             (
@@ -45,21 +41,24 @@ def sections(found: dict[str, Any]) -> Iterator[str]:
             )
             for name, same in found["repeats"].items()
         ],
+        3,
     )
     yield "## What the card can do"
     yield f"Copy: {found['ceilings']['copy']:.2f} TB/s, bytes read and written. Products, TFLOP/s:"
-    yield table(
+    yield grid(
         ("Precision", "output", "gradient of the weights", "gradient of the input"),
         [
             (name, *(f"{rate:.1f}" for rate in rates.values()))
             for name, rates in found["ceilings"].items()
             if name != "copy"
         ],
+        1,
     )
     yield "## Milliseconds per step and cycle"
-    yield table(
+    yield grid(
         ("Step", "Width", "Precision", "ms", "s per epoch", "peak GB"),
         [step(line) for line in found["steps"]],
+        3,
     )
     for part in found["profiles"]:
         yield (
@@ -67,10 +66,8 @@ def sections(found: dict[str, Any]) -> Iterator[str]:
             f"{part['step_ms']:.2f} ms; the host needs {part['host_ms']:.2f} ms for it, and its "
             f"{part['kernels']:.0f} kernels take {part['kernels_ms']:.2f} ms."
         )
-        yield table(
-            ("Kernel", "ms per step"),
-            [(f"`{k['name']}`", f"{k['ms']:.3f}") for k in part["largest"]],
-        )
+        kernels = [(f"`{k['name']}`", f"{k['ms']:.3f}") for k in part["largest"]]
+        yield grid(("Kernel", "ms per step"), kernels, 1)
 
 
 def step(line: dict[str, Any]) -> tuple[object, ...]:

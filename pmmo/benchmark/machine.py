@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -12,6 +12,7 @@ from typing import NotRequired, TypedDict
 import psutil
 import torch
 
+from pmmo.benchmark.stopwatch import seconds_of
 from pmmo.training.hardware import cpu_name
 
 PACKAGES = (
@@ -63,12 +64,8 @@ def start_up() -> float:
         "import torch, pmmo.training.variant; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
     )
-    seconds = []
-    for _ in range(STARTS):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    start = partial(subprocess.run, [sys.executable, "-c", code], check=True)
+    return min(seconds_of(start, 1, "cpu") for _ in range(STARTS))
 
 
 def huge_pages() -> str:

@@ -42,13 +42,6 @@ NOTES = """\
   included; on a GPU, of tensors on the card."""
 
 
-def mode(result: Result) -> str:
-    case = result.case
-    if case.device == "cuda":
-        return f"GPU, {case.precision}"
-    return f"{case.threads} thread{'s' if case.threads > 1 else ''}"
-
-
 def facts(result: Result) -> dict[str, Any]:
     """One line of the CSV; values that were not measured are None."""
     case, ms = result.case, [1e3 * seconds for seconds in result.seconds]
@@ -82,7 +75,7 @@ def facts(result: Result) -> dict[str, Any]:
 
 def cells(line: Mapping[str, Any], result: Result) -> list[str]:
     """The same line as cells of the Markdown table."""
-    start = [str(line["label"]), f"{line['width']:,}", mode(result)]
+    start = [str(line["label"]), f"{line['width']:,}", result.case.mode]
     if result.error:
         return [*start, result.error, *[""] * (len(HEADER) - 4)]
     return [
@@ -102,16 +95,16 @@ def goal_cells(goal: Goal) -> list[str]:
     return [goal.text, limit, number(goal.measured, 2), verdict]
 
 
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def grid(header: Sequence[str], rows: Sequence[Sequence[object]], left: int) -> str:
     """A Markdown table; the columns after the first `left` are right-aligned."""
     rule = ["---" if column < left else "---:" for column in range(len(header))]
-    return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (header, rule, *rows))
 
 
 def bound_line(result: Result) -> str:
     rates = result.facts["rates"]
     return (
-        f"- Bound at width {result.case.settings.width:,}, {mode(result)}: "
+        f"- Bound at width {result.case.settings.width:,}, {result.case.mode}: "
         f"{rates['gflop']:.1f} GFLOP at {rates['gflops']:.0f} GFLOP/s = "
         f"{rates['products_ms']:.0f} ms; {rates['gigabytes']:.2f} GB at "
         f"{rates['gigabytes_per_second']:.1f} GB/s = {rates['traffic_ms']:.0f} ms."
@@ -146,7 +139,7 @@ def beside(about: About, results: Sequence[Result]) -> list[str]:
         if "dev_seconds" in found and case.contender == "pmmo" and case.threads == 1:
             lines.append(
                 f"- Evaluation after each epoch of PM+MO at width {case.settings.width:,}, "
-                f"{mode(result)}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} "
+                f"{case.mode}: {found['dev_seconds']:.3f} s for dev ({case.shape.dev:,} "
                 f"movies), {found['glance_seconds']:.3f} s for {GLANCE} of the training movies."
             )
     return lines
@@ -182,11 +175,11 @@ def markdown(plan: Plan, about: About, results: Sequence[Result]) -> str:
             *beside(about, results),
             *busy(about),
             "",
-            *grid(HEADER, rows, 3),
+            grid(HEADER, rows, 3),
             "",
             "## Goals",
             "",
-            *grid(
+            grid(
                 ("Ratio", "Goal", "Measured", "Verdict"),
                 [goal_cells(goal) for goal in goals(plan, results)],
                 1,

@@ -29,10 +29,10 @@ from pmmo.params import load_params
 TINY = Shape(text=5, image=7, genres=3, movies=64)
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 ROWS = {
-    name: replace(settings, batch_size=16, maxout_units=6, epochs=2)
+    name: replace(settings, width=8, batch_size=16, maxout_units=6, epochs=2)
     for name, settings in paper_settings(PARAMS).items()
 }
-PLAN = Plan(shape=TINY, wide=24, narrow=12, base=8, rounds=2, guest_rounds=1)
+PLAN = Plan(shape=TINY, wide=24, narrow=12, rounds=2, guest_rounds=1)
 MACHINE = {"cpu": "a CPU", "cores": 2, "load_before": 0.1, "versions": {"torch": "2"}}
 
 

@@ -19,7 +19,7 @@ TINY = Shape(text=5, image=7, genres=3, movies=64)
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 ROWS = load_params(PARAMS, scale="paper").rows
 SETTINGS = {
-    name: replace(settings, batch_size=16, maxout_units=6, epochs=2, cycles=2)
+    name: replace(settings, width=6, batch_size=16, maxout_units=6, epochs=2, cycles=2)
     for name, settings in paper_settings(PARAMS).items()
 }
 SIZES = gpu.Sizes(
@@ -27,7 +27,6 @@ SIZES = gpu.Sizes(
     shape=TINY,
     wide=12,
     narrow=8,
-    base=6,
     copied=1 << 10,
     precisions=("float32", "bf16"),
     contenders=("pmmo", "together", "bound", "gmu", "torchbnn"),
