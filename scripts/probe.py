@@ -1,20 +1,20 @@
-"""Common parts of the scripts about module A's objective: settings, movies, a system."""
+"""Common parts of the scripts: settings, movies, a system, the terms of module A's objective."""
 
 import argparse
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import SCALES, SPLITS
+from pmmo.data.extract import extract
 from pmmo.data.movies import load_movies
+from pmmo.fetching.fetch import fetch
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, System
 from pmmo.model.variational import BayesianFusion
@@ -22,7 +22,6 @@ from pmmo.params import load_params
 from pmmo.training.loop import sizes_of, train_epoch
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("text", "image", "gate")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -35,12 +34,24 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 def row(name: str, scale: str, epochs: int | None) -> Settings:
     """A variant of params.yaml at `scale`, for any scale in the file."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        path.write_text(yaml.safe_dump(tree | {"scale": scale}))
-        settings = load_params(path).rows[name]
+    settings = load_params(ROOT / "params.yaml", scale).rows[name]
     return settings if epochs is None else replace(settings, epochs=epochs)
+
+
+def tensors_of(source: str, rows: int | None, folder: Path) -> Path:
+    """Fetch and extract a source as in the pipeline, to below `folder`; `rows` if synthetic."""
+    settings = load_params(scale="demo").data
+    movies, tensors, limit = folder / "movies.hdf5", folder / "tensors", settings.memory_limit_gb
+    fetch(
+        movies,
+        source=source,
+        rows=rows,
+        seed=settings.seed,
+        memory_limit_gb=limit,
+        work=folder / "fetch",
+    )
+    extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
+    return tensors
 
 
 def load(folder: Path) -> dict[str, Batch]:
@@ -86,8 +97,3 @@ def learned(fusion: BayesianFusion, kind: str) -> list[Tensor]:
     """The posterior's parameters of one kind: `loc` or `log_scale`."""
     named = fusion.guide.named_parameters()
     return [value for name, value in named if name.split(".")[0] == kind]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))

@@ -28,8 +28,6 @@ from scipy import stats
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import write_text
-from pmmo.data.extract import extract
-from pmmo.fetching.fetch import fetch
 from pmmo.params import load_params
 from pmmo.published.mmimdb import ROWS
 from pmmo.reporting.style import BLUE, GREY, INK, ORANGE, STYLE
@@ -37,6 +35,7 @@ from pmmo.training.cycle_store import cycle_key
 from pmmo.training.cycles import Splits, run_cycles
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.variant import load_splits, number_of_workers
+from scripts.probe import tensors_of
 
 WORK = Path(".work/study")
 LEVEL = 0.95
@@ -154,14 +153,9 @@ class Data:
 
 def prepare(source: str, scale: str) -> Data:
     """Fetch and extract a source as in the pipeline, into a separate folder."""
-    settings = load_params(scale="demo").data
-    rows = ROWS if scale == "paper" else settings.rows
+    rows = ROWS if scale == "paper" else load_params(scale="demo").data.rows
     folder = WORK / (f"synthetic-{rows}" if source == "synthetic" else Path(source).stem)
-    movies, tensors = folder / "movies.hdf5", folder / "tensors"
-    of_synthetic = {"rows": rows, "seed": settings.seed} if source == "synthetic" else {}
-    limit = settings.memory_limit_gb
-    fetch(movies, source=source, memory_limit_gb=limit, work=folder / "fetch", **of_synthetic)
-    extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
+    tensors = tensors_of(source, rows, folder)
     facts = json.loads((tensors / "movies.json").read_text())
     kind = "synthetic" if facts["provenance"]["kind"] == "synthetic" else "real"
     name = f"{kind}, {len(facts['ids']):,} movies, {len(facts['genres'])} genres"
@@ -272,12 +266,6 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(low=table["difference"] - reach, high=table["difference"] + reach)
 
 
-def verdict(line: Mapping) -> str:
-    if line["low"] > 0:
-        return "better"
-    return "worse" if line["high"] < 0 else "same"
-
-
 def label(line: pd.Series) -> str:
     seeds = "1 seed" if line["seeds"] == 1 else f"{line['seeds']} seeds"
     return f"{line['data']}, {seeds}, {line['epochs']} epochs"
@@ -320,7 +308,8 @@ def cells_of(lines: pd.DataFrame) -> list[str]:
     if not line["reading"]:
         return [score, "", ""]
     interval = "" if one else f" ({line['low']:+.3f} to {line['high']:+.3f})"
-    return [score, f"{line['difference']:+.3f}{interval}", verdict(line).replace("same", "")]
+    verdict = "better" if line["low"] > 0 else "worse" if line["high"] < 0 else ""
+    return [score, f"{line['difference']:+.3f}{interval}", verdict]
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
