@@ -149,7 +149,7 @@ def _column(found: Mapping, name: str, column: str, size: int) -> Column:
         raise Refusal(
             name, f"{where} stores {found['stored']:,} bytes, its shape needs {result.nbytes:,}."
         )
-    if result.offset < 0 or result.offset + result.nbytes > size:
+    if result.offset + result.nbytes > size:
         raise Refusal(
             name,
             f"{where} ends at byte {result.offset + result.nbytes:,}, the file at {size:,}: "
