@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.stopwatch import seconds_of
+from pmmo.model.networks import LAYERS, layer_shapes
 
 PASSES_RANDOM, PASSES_OTHER = 17, 7
 BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, larger than any cache
@@ -28,9 +29,8 @@ BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, larger than any cache
 def layers(case: Case) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each linear layer of the step."""
     s, shape = case.settings, case.shape
-    gate = 2 * s.width if s.gate_input == "outputs" else shape.text + shape.image
-    found = {"text": (shape.text, s.width), "image": (shape.image, s.width)}
-    found["gate"] = (gate, s.width)
+    shapes = layer_shapes(shape.text, shape.image, s.width, s.gate_input)
+    found = {layer: (shapes[f"{layer}.weight"][1], s.width) for layer in LAYERS}
     if s.readout == "own":
         found["readout"] = (s.width, shape.genres)
     inputs = s.width
@@ -43,7 +43,7 @@ def layers(case: Case) -> dict[str, tuple[int, int]]:
 def traffic(case: Case) -> int:
     """Bytes per step outside the products (see above)."""
     counts = {name: (i + 1) * o for name, (i, o) in layers(case).items()}
-    fusion = sum(counts[name] for name in ("text", "image", "gate"))
+    fusion = sum(counts[layer] for layer in LAYERS)
     other = sum(counts.values()) - fusion
     random = case.settings.system == "pmmo"
     passes = (PASSES_RANDOM if random else PASSES_OTHER) * fusion + PASSES_OTHER * other

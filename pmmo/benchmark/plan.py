@@ -38,8 +38,13 @@ class Plan:
     narrow: int = 1024
     rounds: int = 13
     guest_rounds: int = 4
-    threads: int = 2  # for the group that measures scaling over threads; 1: no such group
+    threads: int = 2  # for the group that measures scaling over threads
     budget_seconds: float = 510.0  # no new round or guest starts after this time
+
+    @property
+    def width(self) -> int:
+        """The widest layers that are measured."""
+        return self.narrow if self.quick else self.wide
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,11 @@ def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
     narrow = Group(cases((*core, "gmu"), plan.narrow), narrow_guests)
     wide = Group(cases(core, plan.wide), cases(everyone, plan.wide))
     found = [narrow] if plan.quick else [wide, narrow]
-    width = plan.narrow if plan.quick else plan.wide
     if on_gpu:
         for precision in PRECISIONS[1:]:
             names = core if precision == "tf32" else ("pmmo", "mmo")
-            guests = cases(VARIANTS, width, precision=precision)
-            found.append(Group(cases(names, width, precision=precision), guests))
-    elif plan.threads > 1:
-        found.append(Group(cases(("pmmo", "bound"), width, threads=plan.threads)))
+            guests = cases(VARIANTS, plan.width, precision=precision)
+            found.append(Group(cases(names, plan.width, precision=precision), guests))
+    else:
+        found.append(Group(cases(("pmmo", "bound"), plan.width, threads=plan.threads)))
     return found

@@ -87,7 +87,7 @@ def test_float32_agrees_with_float64_and_a_fault_does_not(monkeypatch, factor, e
 
 
 def test_a_device_that_is_wrong_is_named_after_the_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_report, "sections", lambda found: ["# A step"])
+    monkeypatch.setattr(gpu_report, "render", lambda *_, **values: "# A step")
     line = {"row": "mmo", "difference": 0.5, "where": "loss"}
     with pytest.raises(PmmoError, match="mmo, the tests marked gpu: wrong on this device; see"):
         gpu_report.write(tmp_path, {"accuracy": [line], "tests": {"passed": False, "words": ""}})
