@@ -173,16 +173,6 @@ def variants(scale: str) -> dict[str, Settings]:
     return {**rows, **narrow}
 
 
-def readings(
-    openings: Mapping[str, list[dict[str, object]]],
-) -> Iterator[tuple[str, dict[str, object]]]:
-    """The working reading of a variant, then each other one: opening and changed settings."""
-    yield "working reading", {}
-    for opening, others in openings.items():
-        for change in others:
-            yield opening, change
-
-
 def dev_scores(settings: Settings, data: Data) -> tuple[list[float], list[int]]:
     """Weighted F1 on dev of each seed at its best epoch, and that epoch; 0 if training diverges."""
     store = WORK / "cycles" / cycle_key(settings, data.tensors)
@@ -200,19 +190,17 @@ def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[
     settings = variants(arguments.scale)[row]
     epochs = arguments.epochs or settings.epochs
     base = replace(settings, cycles=arguments.seeds, epochs=epochs)
-    openings = {
-        opening: others
-        for opening, others in OPENINGS[arguments.scale][row].items()
-        if any(word.lower() in opening.lower() for word in arguments.openings)
-    }
-    plain = np.zeros(arguments.seeds)
-    for opening, change in readings(openings):
+    readings: list[tuple[str, dict[str, object]]] = [("working reading", {})]
+    for opening, others in OPENINGS[arguments.scale][row].items():
+        if any(word.lower() in opening.lower() for word in arguments.openings):
+            readings += [(opening, change) for change in others]
+    plain = None
+    for opening, change in readings:
         known = {key: value for key, value in asdict(base).items() if key in change}
-        scores, best = dev_scores(replace(base, **change), data)
-        if not change:  # the first one
-            plain = np.array(scores)
-        difference = np.array(scores) - plain
-        one = arguments.seeds == 1  # has no spread
+        found, best = dev_scores(replace(base, **change), data)
+        scores = pd.Series(found)
+        plain = scores if plain is None else plain
+        difference = scores - plain
         yield {
             "data": data.name,
             "seeds": arguments.seeds,
@@ -222,10 +210,10 @@ def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[
             "reading": words(change),
             "instead_of": words(known),
             "best_epochs": " ".join(map(str, best)),
-            "dev_weighted": np.mean(scores),
-            "sd": np.nan if one else np.std(scores, ddof=1),
+            "dev_weighted": scores.mean(),
+            "sd": scores.std(),  # NaN for a single seed
             "difference": difference.mean(),
-            "difference_sd": np.nan if one else difference.std(ddof=1),
+            "difference_sd": difference.std(),
         }
 
 
