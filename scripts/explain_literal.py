@@ -18,9 +18,9 @@ from torch.distributions import kl_divergence
 from pmmo.benchmark.tables import grid
 from pmmo.model.networks import LAYERS, evaluation_mode, layer_shapes
 from pmmo.model.objectives import log_likelihood
-from pmmo.model.systems import Batch
 from pmmo.published.mmimdb import GENRE_COUNTS, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 from pmmo.training.evaluation import predict, scores
+from pmmo.training.loop import Splits
 from scripts.probe import arguments, begin, load, row, traces, train
 
 READINGS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,7 +33,7 @@ DRAWS = 5  # draws for the expected log-likelihood
 
 
 @torch.no_grad()
-def look(system: Any, splits: dict[str, Batch]) -> dict[str, float]:
+def look(system: Any, splits: Splits) -> dict[str, float]:
     """Training KL and log-likelihood, distance from the prior, directions of z, dev F1."""
     train_set, found = splits["train"], dict.fromkeys(LAYERS, 0.0)
     with evaluation_mode(system, "evaluation_set"), torch.random.fork_rng():
@@ -67,7 +67,7 @@ def nats(value: float) -> str:
     return f"{value:,.0f}".replace("-", "−")
 
 
-def follow(name: str, splits: dict[str, Batch], scale: str, epochs: int | None) -> list[list[str]]:
+def follow(name: str, splits: Splits, scale: str, epochs: int | None) -> list[list[str]]:
     variant, changes = READINGS[name]
     system = begin(replace(row(variant, scale, epochs), **changes), splits)
     last, rows = system.settings.epochs, []

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import SCALES, SPLITS
+from pmmo.core.names import SCALES
 from pmmo.data.extract import extract
-from pmmo.data.movies import load_movies
 from pmmo.fetching.fetch import fetch
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, System
 from pmmo.model.variational import BayesianFusion
 from pmmo.params import load_params
-from pmmo.training.loop import sizes_of, train_epoch
+from pmmo.training.device import choose_device
+from pmmo.training.loop import Splits, sizes_of, train_epoch
+from pmmo.training.variant import load_splits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,26 +55,21 @@ def tensors_of(source: str, rows: int | None, folder: Path) -> Path:
     return tensors
 
 
-def load(folder: Path) -> dict[str, Batch]:
+def load(folder: Path) -> Splits:
     """Train, dev and test of `folder`, on a GPU if there is one."""
     try:
-        movies = load_movies(folder)
+        return load_splits(folder, choose_device("auto"))
     except PmmoError as error:
         sys.exit(str(error))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {
-        name: Batch(*(column.to(device).float() for column in movies.split(name)))
-        for name in SPLITS
-    }
 
 
-def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> Any:
+def begin(settings: Settings, splits: Splits) -> Any:
     """A `System`, untyped: torch types what a module holds as `Tensor | Module`."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     return build_system(settings, sizes_of(splits)).to(splits["train"].text.device)
 
 
-def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
+def train(system: System, splits: Splits, epoch: int) -> None:
     generator = torch.Generator(splits["train"].text.device).manual_seed(epoch)
     train_epoch(system, splits["train"], epoch, [generator])
 
