@@ -92,8 +92,7 @@ def _download(
         file.moved = progress.moved
         for column in order:
             digest = _finish(file, column, journal, *done[column.name])
-            if column.name in pins:
-                check_pins({column.name: digest}, {column.name: pins[column.name]}, file.name)
+            check_pins({column.name: digest}, pins, file.name)
     return layout, {column.name: journal.part(column) for column in columns}
 
 
