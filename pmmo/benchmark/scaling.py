@@ -59,14 +59,19 @@ def scaling(sweep: Sweep, settings: Mapping[str, Settings], say: Say) -> pd.Data
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def turns(cases: list[Case], question: str, rounds: int) -> Iterator[tuple[Case, float, float]]:
-    """(case, median of the answers, peak GB) for cases that take turns."""
+def turns(
+    axis: str, value: int, cases: list[Case], rounds: int, question: str = "seconds"
+) -> Iterator[tuple]:
+    """The lines of cases that take turns, with the median over the rounds."""
+    quantity, unit = ("s per epoch", 1.0) if question == "epoch" else ("ms per step", 1e3)
     with ExitStack() as stack:
         workers = {case.contender: stack.enter_context(Worker(case)) for case in cases}
         answers = take_turns(workers, rounds, question, deadline=float("inf"))
-        for case in cases:
-            peak = workers[case.contender].ask("finish")["peak_bytes"]
-            yield case, median(answers[case.contender]), peak / 1e9
+        for name, worker in workers.items():
+            peak = worker.ask("finish")["peak_bytes"] / 1e9
+            # the bound's arrays have no relation to a step's memory
+            held = None if name == "bound" else peak
+            yield axis, value, name, quantity, unit * median(answers[name]), held
 
 
 def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
@@ -74,8 +79,7 @@ def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
     for rows in sweep.rows:
         shape = replace(sweep.shape, movies=rows)
         cases = [case_of(name, sweep.width, settings, shape) for name in ("pmmo", "gmu")]
-        for case, seconds, peak in turns(cases, "epoch", sweep.rounds):
-            yield "rows", rows, case.contender, "s per epoch", seconds, peak
+        yield from turns("rows", rows, cases, sweep.rounds, "epoch")
 
 
 def by_width(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
@@ -83,7 +87,7 @@ def by_width(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
     for width in sweep.widths:
         names = ("pmmo", "mmo", "plain", "bound")
         cases = [case_of(name, width, settings, sweep.shape) for name in names]
-        yield from steps("width", width, cases, sweep.rounds)
+        yield from turns("width", width, cases, sweep.rounds)
 
 
 def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
@@ -93,15 +97,7 @@ def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple
             case_of(name, sweep.threads_width, settings, sweep.shape, threads=threads)
             for name in ("pmmo", "bound")
         ]
-        yield from steps("threads", threads, cases, sweep.rounds)
-
-
-def steps(axis: str, value: int, cases: list[Case], rounds: int) -> Iterator[tuple]:
-    """Measure a step of cases that take turns."""
-    for case, seconds, peak in turns(cases, "seconds", rounds):
-        # the bound's arrays have no relation to a step's memory
-        held = None if case.contender == "bound" else peak
-        yield axis, value, case.contender, "ms per step", 1e3 * seconds, held
+        yield from turns("threads", threads, cases, sweep.rounds)
 
 
 def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
