@@ -114,8 +114,7 @@ def test_no_secret_leaves(tmp_path, large, monkeypatch):
 
     def cookie(request) -> bool:
         request.reply(Set_Cookie="id=1; Path=/")
-        request.body()
-        return True
+        return request.body()
 
     with FileServer(large, cookie) as server:
         target = fetched(tmp_path, f"{server.url}?token=secret")
@@ -229,9 +228,8 @@ def first_time(fault):
 
 def truncated(request) -> bool:
     request.reply()
-    request.body((request.start + request.stop) // 2)
     request.close_connection = True
-    return True
+    return request.body((request.start + request.stop) // 2)
 
 
 def reset(request) -> bool:
@@ -251,9 +249,8 @@ def stalled(request) -> bool:
 
 def dripping(request) -> bool:
     request.reply()
-    request.body(request.start + 200, pause=0.02, portion=1)
     request.close_connection = True
-    return True
+    return request.body(request.start + 200, pause=0.02, portion=1)
 
 
 def dripping_head(request) -> bool:
@@ -278,33 +275,28 @@ def retry_at_nonsense(request) -> bool:
 def wrong_range(request) -> bool:
     request.start += 8
     request.reply()
-    request.body()
-    return True
+    return request.body()
 
 
 def short_length(request) -> bool:
     request.reply(Content_Length=str(request.stop - request.start - 100))
-    request.body(request.stop - 100)
-    return True
+    return request.body(request.stop - 100)
 
 
 def long_length(request) -> bool:
     request.reply(Content_Length=str(request.stop - request.start + 100))
-    request.body()
     request.close_connection = True
-    return True
+    return request.body()
 
 
 def no_length(request) -> bool:
     request.reply(Content_Length=None, Connection="close")
-    request.body()
-    return True
+    return request.body()
 
 
 def no_length_cut(request) -> bool:
     request.reply(Content_Length=None, Connection="close")
-    request.body((request.start + request.stop) // 2)
-    return True
+    return request.body((request.start + request.stop) // 2)
 
 
 def chunked(request) -> bool:
@@ -320,8 +312,7 @@ def chunked(request) -> bool:
 def whole_file(request) -> bool:
     request.ranged, request.start, request.stop = False, 0, request.server.files.size
     request.reply()
-    request.body()
-    return True
+    return request.body()
 
 
 def dripping_chunk_size(request) -> bool:
@@ -451,8 +442,7 @@ def page_206_as_file(request) -> bool:
 
 def gzip(request) -> bool:
     request.reply(Content_Encoding="gzip")
-    request.body()
-    return True
+    return request.body()
 
 
 def multipart(request) -> bool:
@@ -461,8 +451,7 @@ def multipart(request) -> bool:
 
 def no_content_range(request) -> bool:
     request.reply(Content_Range=None)
-    request.body()
-    return True
+    return request.body()
 
 
 def loop(request) -> bool:
@@ -498,15 +487,13 @@ def no_such_range(request) -> bool:
 
 def no_validator(request) -> bool:
     request.reply(ETag=None, Last_Modified=None)
-    request.body()
-    return True
+    return request.body()
 
 
 def weak_validator(request) -> bool:
     """The same for files that are alike, not for the same file."""
     request.reply(ETag='W/"1"', Last_Modified=None)
-    request.body()
-    return True
+    return request.body()
 
 
 def whole_after_the_first(request) -> bool:
