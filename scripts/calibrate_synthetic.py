@@ -13,19 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.stats import norm, spearmanr
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pmmo.analysis.metrics import f1_per_genre, f1_scores
+from pmmo.benchmark.plain import Maxout
+from pmmo.benchmark.tables import grid
 from pmmo.fetching.synthetic import IMAGE_STRENGTH, TEXT_STRENGTH
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, ROWS
 from pmmo.published.paper import AREVALO
@@ -83,12 +87,12 @@ def main() -> None:
         print(f"Rows {args.rows}, seed {args.seed}, {torch.get_num_threads()} thread(s); ", end="")
         print(generation_cost(path, args.rows, args.seed))
         movies = read(path)
-    print("\n".join(["", *features_table(movies), "", *labels_table(movies.genres)]))
+    print(f"\n{features_table(movies)}\n\n{labels_table(movies.genres)}")
     if args.compare is not None:
         print("\n" + comparison(movies.genres, args.compare))
 
     scores, per_genre = score_systems(movies, args.epochs)
-    print("\n".join(["", *scores, "", *per_genre]))
+    print(f"\n{scores}\n\n{per_genre}")
 
 
 def generation_cost(path: Path, rows: int, seed: int) -> str:
@@ -103,32 +107,27 @@ def generation_cost(path: Path, rows: int, seed: int) -> str:
 
 def read(path: Path) -> Movies:
     with h5py.File(path) as file:
-        rows = {row["split"].decode(): slice(row["start"], row["stop"]) for row in _split(file)}
+        rows = {
+            row["split"].decode(): slice(row["start"], row["stop"])
+            for row in file.attrs["split"]
+            if row["source"] == b"genres"
+        }
         text, image, genres = (file[name][:] for name in ("features", "vgg_features", "genres"))
     return Movies(text, image, genres, **rows)
 
 
-def _split(file: h5py.File) -> Iterable[np.void]:
-    return (row for row in file.attrs["split"] if row["source"] == b"genres")
-
-
-def features_table(movies: Movies) -> list[str]:
-    def row(name: str, values: np.ndarray, zeros: str) -> str:
+def features_table(movies: Movies) -> str:
+    def row(name: str, values: np.ndarray, zeros: str) -> tuple[str, ...]:
         norms = np.linalg.norm(values, axis=1)
-        return (
-            f"| {name} | {norms.mean():.2f} ± {norms.std():.2f} | {values.mean():.4f} "
-            f"| {values.std():.4f} | {values.max():.2f} | {(values == 0).mean():.1%} | {zeros} |"
-        )
+        norm = f"{norms.mean():.2f} ± {norms.std():.2f}"
+        moments = f"{values.mean():.4f}", f"{values.std():.4f}", f"{values.max():.2f}"
+        return (name, norm, *moments, f"{(values == 0).mean():.1%}", zeros)
 
-    return [
-        "| | norm of a row | mean | sd | maximum | zeros | zeros wanted |",
-        "|---|---|---|---|---|---|---|",
-        row("text", movies.text, "none"),
-        row("image", movies.image, "80 %"),
-    ]
+    head = ("", "norm of a row", "mean", "sd", "maximum", "zeros", "zeros wanted")
+    return grid(head, [row("text", movies.text, "none"), row("image", movies.image, "80 %")], 1)
 
 
-def labels_table(genres: np.ndarray) -> list[str]:
+def labels_table(genres: np.ndarray) -> str:
     """Labels per movie, and lift: the frequency of a pair relative to independent genres."""
     labels = genres.sum(axis=1)
     published = sum(GENRE_COUNTS.values()) / ROWS
@@ -136,13 +135,11 @@ def labels_table(genres: np.ndarray) -> list[str]:
         f"{n}: {share:.1%}" for n, share in enumerate(np.bincount(labels) / len(labels))
     )
     lifts = lift(genres)
-    return [
-        f"Labels per movie: {labels.mean():.4f} (published {published:.4f}); shares {spread}.",
-        "",
-        "| pair | lift |",
-        "|---|---|",
-        *(f"| {a}, {b} | {lifts[GENRES.index(a), GENRES.index(b)]:.2f} |" for a, b in LIFT_PAIRS),
-    ]
+    rows = [(f"{a}, {b}", f"{lifts[GENRES.index(a), GENRES.index(b)]:.2f}") for a, b in LIFT_PAIRS]
+    return (
+        f"Labels per movie: {labels.mean():.4f} (published {published:.4f}); shares {spread}.\n\n"
+        + grid(("pair", "lift"), rows, 1)
+    )
 
 
 def lift(genres: np.ndarray) -> np.ndarray:
@@ -161,30 +158,19 @@ def comparison(genres: np.ndarray, path: Path) -> str:
     ours = lift(genres[:, [GENRES.index(name) for name in shared]])
     theirs = lift(real[:, [names.index(name) for name in shared]])
     pairs = np.triu_indices(len(shared), k=1)
-    ranks = [np.argsort(np.argsort(lifts[pairs])) for lifts in (ours, theirs)]
-    correlation = np.asarray(np.corrcoef(ranks))[0, 1]
+    correlation = spearmanr(ours[pairs], theirs[pairs]).statistic
     return (
         f"Rank correlation of lifts with {len(real)} real movies, {len(shared)} genres, "
         f"{len(pairs[0])} pairs: {correlation:.2f}."
     )
 
 
-class Maxout(nn.Linear):
-    """The maximum of two linear pieces for each output."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs * 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x).unflatten(-1, (-1, 2)).amax(-1)  # (B, outputs)
-
-
 def maxout_mlp(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Module:
     return nn.Sequential(
-        Maxout(inputs, hidden),
+        Maxout(inputs, hidden, pieces=2),
         nn.Dropout(dropout),
         nn.BatchNorm1d(hidden),
-        Maxout(hidden, hidden),
+        Maxout(hidden, hidden, pieces=2),
         nn.Dropout(dropout),
         nn.Linear(hidden, outputs),
     )
@@ -199,7 +185,7 @@ class Gmu(nn.Module):
         self.gate = nn.Linear(text + image, hidden)
         self.classify = nn.Sequential(
             nn.BatchNorm1d(hidden),
-            Maxout(hidden, hidden),
+            Maxout(hidden, hidden, pieces=2),
             nn.Dropout(dropout),
             nn.Linear(hidden, outputs),
         )
@@ -210,9 +196,11 @@ class Gmu(nn.Module):
         return self.classify(h)  # (B, G)
 
 
-def score_systems(movies: Movies, epochs: int) -> tuple[list[str], list[str]]:
+def score_systems(movies: Movies, epochs: int) -> tuple[str, str]:
     """Markdown tables: weighted F1 of each system, and F1 of each genre, on the test rows."""
-    text, image = (_standardised(x, movies.train) for x in (movies.text, movies.image))
+    text, image = (
+        StandardScaler().fit(x[movies.train]).transform(x) for x in (movies.text, movies.image)
+    )
     truth = movies.genres[movies.test]
     T, I, G = text.shape[1], image.shape[1], truth.shape[1]
     at_best: dict[str, np.ndarray] = {"logistic, text": _logistic(text, movies)}
@@ -229,23 +217,18 @@ def score_systems(movies: Movies, epochs: int) -> tuple[list[str], list[str]]:
     train("GMU, unregularised", Gmu(T, I, 512, G, 0.0), [text, image], float("inf"))
 
     epoch_of = {name: (f"{epoch}", f"{last:.3f}") for name, epoch, last in rows}
-    scores = [
-        f"| test F1 at 0.5 | weighted | Arevalo et al. | macro | epoch | weighted after {epochs} |",
-        "|---|---|---|---|---|---|",
-    ]
+    scores = []
     for name, predicted in at_best.items():
         f1 = f1_scores(truth, predicted)
         known = f"{AREVALO[PRINTED[name]].weighted:.3f}" if name in PRINTED else "–"
         epoch, last = epoch_of.get(name, ("–", "–"))
-        scores.append(
-            f"| {name} | {f1['weighted']:.3f} | {known} | {f1['macro']:.3f} | {epoch} | {last} |"
-        )
-    return scores, _genres_table(movies.genres, truth, at_best)
+        scores.append((name, f"{f1['weighted']:.3f}", known, f"{f1['macro']:.3f}", epoch, last))
+    head = ("test F1 at 0.5", "weighted", "Arevalo et al.", "macro", "epoch")
+    table = grid((*head, f"weighted after {epochs}"), scores, 1)
+    return table, _genres_table(movies.genres, truth, at_best)
 
 
-def _genres_table(
-    genres: np.ndarray, truth: np.ndarray, predictions: dict[str, np.ndarray]
-) -> list[str]:
+def _genres_table(genres: np.ndarray, truth: np.ndarray, predictions: dict[str, np.ndarray]) -> str:
     columns = [
         GENRES,
         genres.sum(axis=0).tolist(),
@@ -257,11 +240,7 @@ def _genres_table(
         *([f"{f:.2f}" for f in f1_per_genre(truth, p)] for p in predictions.values()),
     ]
     header = ["genre", "movies", "published share", "text, literature", "image, literature"]
-    return [
-        f"| {' | '.join([*header, *predictions])} |",
-        "|---" * len(columns) + "|",
-        *("| " + " | ".join(map(str, row)) + " |" for row in zip(*columns, strict=True)),
-    ]
+    return grid([*header, *predictions], list(zip(*columns, strict=True)), 1)
 
 
 def literature_f1(strength: np.ndarray, alpha: float) -> np.ndarray:
@@ -277,19 +256,12 @@ def literature_f1(strength: np.ndarray, alpha: float) -> np.ndarray:
     return 2 * share * hits / (share + share * hits + (1 - share) * false)
 
 
-def _standardised(x: np.ndarray, train: slice) -> np.ndarray:
-    return StandardScaler().fit(x[train]).transform(x)
-
-
 def _logistic(text: np.ndarray, movies: Movies) -> np.ndarray:
-    def one(k: int) -> np.ndarray:
-        y = movies.genres[movies.train, k]
-        if y.min() == y.max():  # at small N a genre may have no training movie
-            return np.full(len(text[movies.test]), y[0])
-        model = LogisticRegression(max_iter=1000).fit(text[movies.train], y)
-        return model.predict(text[movies.test])
-
-    return np.stack([one(k) for k in range(movies.genres.shape[1])], axis=1)  # (N_test, G)
+    model = OneVsRestClassifier(LogisticRegression(max_iter=1000))
+    with warnings.catch_warnings():  # at small N a genre may have no training movie
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        model.fit(text[movies.train], movies.genres[movies.train])
+    return model.predict(text[movies.test])  # (N_test, G)
 
 
 def _fit(

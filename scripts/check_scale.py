@@ -18,18 +18,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
+from pmmo.benchmark.tables import grid
 from pmmo.config.settings import Settings
 from pmmo.core.outs import check_output
 from pmmo.core.writing import write_text
-from pmmo.data.extract import extract
-from pmmo.fetching.fetch import fetch
 from pmmo.params import load_params
 from pmmo.published.mmimdb import ROWS
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.loop import train_cycle
 from pmmo.training.variant import load_splits
+from scripts.probe import tensors_of
 
 WORK = Path(".work/check-scale")
 MARGIN = 0.02
@@ -48,23 +47,6 @@ CHECKS = (
     Check("mmo", 5, 0.632),
     Check("gmu", 5, 0.628),
 )
-
-
-def movies(rows: int) -> Path:
-    """The tensors of `rows` synthetic movies, made if they are not there."""
-    folder = WORK / str(rows)
-    if not (folder / "tensors").exists():
-        limit = 8.0
-        fetch(
-            folder / "movies.hdf5",
-            source="synthetic",
-            rows=rows,
-            seed=0,
-            memory_limit_gb=limit,
-            work=folder / "fetch",
-        )
-        extract(folder / "movies.hdf5", folder / "tensors", nan_text="zeros", memory_limit_gb=limit)
-    return folder / "tensors"
 
 
 def settings(check: Check, width: int, device: str) -> Settings:
@@ -89,7 +71,7 @@ def dev_curve(check: Check, tensors: Path, width: int) -> list[float]:
 
 def run(checks: Sequence[Check], rows: int, width: int) -> tuple[str, bool]:
     """The table of the checks as Markdown, and whether all reach their reference."""
-    work = partial(dev_curve, tensors=movies(rows), width=width)
+    work = partial(dev_curve, tensors=tensors_of("synthetic", rows, WORK), width=width)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         curves = list(pool.map(work, checks))
     lines = []
@@ -99,8 +81,7 @@ def run(checks: Sequence[Check], rows: int, width: int) -> tuple[str, bool]:
         verdict = "yes" if enough else "**no**"
         lines.append((f"`{check.variant}`", epochs, f"{max(curve):.3f}", check.reference, verdict))
     head = ("Variant", "dev weighted F1 by epoch", "best", "reference", f"within {MARGIN}")
-    table = tabulate(lines, head, tablefmt="github", disable_numparse=True)
-    return table, all(line[-1] == "yes" for line in lines)
+    return grid(head, lines, 2), all(line[-1] == "yes" for line in lines)
 
 
 def main() -> None:

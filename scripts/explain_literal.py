@@ -12,14 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from scipy.optimize import brentq
 from torch.distributions import kl_divergence
 
-from pmmo.model.networks import evaluation_mode, layer_shapes
+from pmmo.benchmark.tables import grid
+from pmmo.model.networks import LAYERS, evaluation_mode, layer_shapes
 from pmmo.model.objectives import log_likelihood
-from pmmo.model.systems import Batch
 from pmmo.published.mmimdb import GENRE_COUNTS, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
 from pmmo.training.evaluation import predict, scores
-from scripts.probe import LAYERS, arguments, begin, load, row, table, traces, train
+from pmmo.training.loop import Splits
+from scripts.probe import arguments, begin, load, row, traces, train
 
 READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "literal": ("pmmo-literal", {}),
@@ -31,7 +33,7 @@ DRAWS = 5  # draws for the expected log-likelihood
 
 
 @torch.no_grad()
-def look(system: Any, splits: dict[str, Batch]) -> dict[str, float]:
+def look(system: Any, splits: Splits) -> dict[str, float]:
     """Training KL and log-likelihood, distance from the prior, directions of z, dev F1."""
     train_set, found = splits["train"], dict.fromkeys(LAYERS, 0.0)
     with evaluation_mode(system, "evaluation_set"), torch.random.fork_rng():
@@ -65,7 +67,7 @@ def nats(value: float) -> str:
     return f"{value:,.0f}".replace("-", "−")
 
 
-def follow(name: str, splits: dict[str, Batch], scale: str, epochs: int | None) -> list[list[str]]:
+def follow(name: str, splits: Splits, scale: str, epochs: int | None) -> list[list[str]]:
     variant, changes = READINGS[name]
     system = begin(replace(row(variant, scale, epochs), **changes), splits)
     last, rows = system.settings.epochs, []
@@ -106,15 +108,12 @@ def by_hand() -> str:
         return distance / scale + math.exp(-distance / scale) - 1
 
     budget = data / weights
-    low, high = 0.0, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (middle, high) if kl(middle) < budget else (low, middle)
+    distance = brentq(lambda d: kl(d) - budget, 0.0, 1.0, xtol=1e-9)
     lines = [
         f"random weights: {weights:,}",
         f"knowing the genres' rates and nothing else: {entropy(rates):.2f} nats a movie, "
         f"{data:,.0f} for {movies:,} training movies",
-        f"that is {budget:.4f} nats a weight, which pays for moving each by {low:.5f}",
+        f"that is {budget:.4f} nats a weight, which pays for moving each by {distance:.5f}",
         f"all weights at 0 instead of {loc}: {kl(loc):.2f} nats each, {weights * kl(loc):.3g} nats",
     ]
     return "\n".join(f"- {line}" for line in lines)
@@ -126,7 +125,7 @@ def main() -> None:
     head = ["reading", "epoch", "KL text", "KL image", "KL gate", "KL", "log-likelihood"]
     head += ["mean abs(loc − μ)", "directions of z", "dev F1"]
     rows = [line for name in READINGS for line in follow(name, splits, given.scale, given.epochs)]
-    print(table(head, rows))
+    print(grid(head, rows, 1))
     rates = splits["train"].genres.double().mean(0).clamp(1e-9, 1 - 1e-9).tolist()
     known = -len(splits["train"].genres) * entropy(rates)
     print(f"\nLog-likelihood of the genres' rates alone: {nats(known)}.")

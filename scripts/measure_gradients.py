@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pmmo.benchmark.tables import grid
 from pmmo.model.objectives import closed_form_kl, kl_temperature, log_likelihood, sampled_kl
 from pmmo.model.systems import Batch
-from scripts.probe import arguments, begin, learned, load, module_a, row, table, traces, train
+from scripts.probe import arguments, begin, learned, load, module_a, row, traces, train
 
 KINDS = {"loc": "location", "log_scale": "log-scale"}
 DRAWS = 200
@@ -124,7 +125,7 @@ def main() -> None:
         lines += rows(when, found, k)
         checks.append(f"{when} {agreement(found):.2f}")
     head = ["", "likelihood", "KL, k = N/P", "sum, k = N/P", "KL, k = 1", "sum, k = 1"]
-    print(table(head, lines))
+    print(grid(head, lines, 1))
     print(
         f"\nN = {system.sizes.movies}, batch {len(batch.text)}, H = {settings.width}, P = "
         f"{system.fusion.random_weights:,}, N/P = {k:.2e}, {given.draws} draws. Distance of the "

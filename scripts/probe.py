@@ -1,28 +1,28 @@
-"""Common parts of the scripts about module A's objective: settings, movies, a system."""
+"""Common parts of the scripts: settings, movies, a system, the terms of module A's objective."""
 
 import argparse
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
-from pmmo.core.names import SCALES, SPLITS
-from pmmo.data.movies import load_movies
+from pmmo.core.names import SCALES
+from pmmo.data.extract import extract
+from pmmo.fetching.fetch import fetch
 from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, System
 from pmmo.model.variational import BayesianFusion
 from pmmo.params import load_params
-from pmmo.training.loop import sizes_of, train_epoch
+from pmmo.training.device import choose_device
+from pmmo.training.loop import Splits, sizes_of, train_epoch
+from pmmo.training.variant import load_splits
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = ("text", "image", "gate")
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -35,34 +35,41 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 def row(name: str, scale: str, epochs: int | None) -> Settings:
     """A variant of params.yaml at `scale`, for any scale in the file."""
-    tree = yaml.safe_load((ROOT / "params.yaml").read_text())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        path.write_text(yaml.safe_dump(tree | {"scale": scale}))
-        settings = load_params(path).rows[name]
+    settings = load_params(ROOT / "params.yaml", scale).rows[name]
     return settings if epochs is None else replace(settings, epochs=epochs)
 
 
-def load(folder: Path) -> dict[str, Batch]:
+def tensors_of(source: str, rows: int | None, folder: Path) -> Path:
+    """Fetch and extract a source as in the pipeline, to below `folder`; `rows` if synthetic."""
+    settings = load_params(scale="demo").data
+    movies, tensors, limit = folder / "movies.hdf5", folder / "tensors", settings.memory_limit_gb
+    fetch(
+        movies,
+        source=source,
+        rows=rows,
+        seed=settings.seed,
+        memory_limit_gb=limit,
+        work=folder / "fetch",
+    )
+    extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
+    return tensors
+
+
+def load(folder: Path) -> Splits:
     """Train, dev and test of `folder`, on a GPU if there is one."""
     try:
-        movies = load_movies(folder)
+        return load_splits(folder, choose_device("auto"))
     except PmmoError as error:
         sys.exit(str(error))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {
-        name: Batch(*(column.to(device).float() for column in movies.split(name)))
-        for name in SPLITS
-    }
 
 
-def begin(settings: Settings, splits: dict[str, Batch], seed: int = 0) -> Any:
+def begin(settings: Settings, splits: Splits) -> Any:
     """A `System`, untyped: torch types what a module holds as `Tensor | Module`."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     return build_system(settings, sizes_of(splits)).to(splits["train"].text.device)
 
 
-def train(system: System, splits: dict[str, Batch], epoch: int) -> None:
+def train(system: System, splits: Splits, epoch: int) -> None:
     generator = torch.Generator(splits["train"].text.device).manual_seed(epoch)
     train_epoch(system, splits["train"], epoch, [generator])
 
@@ -86,8 +93,3 @@ def learned(fusion: BayesianFusion, kind: str) -> list[Tensor]:
     """The posterior's parameters of one kind: `loc` or `log_scale`."""
     named = fusion.guide.named_parameters()
     return [value for name, value in named if name.split(".")[0] == kind]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    ruler = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *rows))

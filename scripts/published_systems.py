@@ -15,12 +15,12 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, Undefined
 
+from pmmo.core.names import AVERAGES
 from pmmo.core.writing import write_text
 
 ROOT = Path(__file__).parents[1]
 FACTS = ROOT / "pmmo/published/systems.yaml"
 PAGE = ROOT / "docs/published.md"
-AVERAGES = ["micro", "macro", "weighted", "samples"]
 
 
 def page(audit: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def page(audit: Mapping[str, Any]) -> str:
         "wrap": wrap,
     }
     return environment.get_template("published_systems.md.j2").render(
-        averages=AVERAGES,
+        averages=list(AVERAGES),
         comparable=[s for s in everyone if s["comparable"]["answer"] == "yes"],
         criteria=audit["criteria"],
         habits=sorted(habits, key=lambda entry: len(entry[1]), reverse=True),

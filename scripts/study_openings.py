@@ -28,8 +28,6 @@ from scipy import stats
 from pmmo.config.settings import Settings
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import write_text
-from pmmo.data.extract import extract
-from pmmo.fetching.fetch import fetch
 from pmmo.params import load_params
 from pmmo.published.mmimdb import ROWS
 from pmmo.reporting.style import BLUE, GREY, INK, ORANGE, STYLE
@@ -37,6 +35,7 @@ from pmmo.training.cycle_store import cycle_key
 from pmmo.training.cycles import Splits, run_cycles
 from pmmo.training.device import choose_device, prepare_process
 from pmmo.training.variant import load_splits, number_of_workers
+from scripts.probe import tensors_of
 
 WORK = Path(".work/study")
 LEVEL = 0.95
@@ -154,14 +153,9 @@ class Data:
 
 def prepare(source: str, scale: str) -> Data:
     """Fetch and extract a source as in the pipeline, into a separate folder."""
-    settings = load_params(scale="demo").data
-    rows = ROWS if scale == "paper" else settings.rows
+    rows = ROWS if scale == "paper" else load_params(scale="demo").data.rows
     folder = WORK / (f"synthetic-{rows}" if source == "synthetic" else Path(source).stem)
-    movies, tensors = folder / "movies.hdf5", folder / "tensors"
-    of_synthetic = {"rows": rows, "seed": settings.seed} if source == "synthetic" else {}
-    limit = settings.memory_limit_gb
-    fetch(movies, source=source, memory_limit_gb=limit, work=folder / "fetch", **of_synthetic)
-    extract(movies, tensors, nan_text=settings.nan_text, memory_limit_gb=limit)
+    tensors = tensors_of(source, rows, folder)
     facts = json.loads((tensors / "movies.json").read_text())
     kind = "synthetic" if facts["provenance"]["kind"] == "synthetic" else "real"
     name = f"{kind}, {len(facts['ids']):,} movies, {len(facts['genres'])} genres"
@@ -177,16 +171,6 @@ def variants(scale: str) -> dict[str, Settings]:
         for row in ("mmo", "gmu", "pmmo-released")
     }
     return {**rows, **narrow}
-
-
-def readings(
-    openings: Mapping[str, list[dict[str, object]]],
-) -> Iterator[tuple[str, dict[str, object]]]:
-    """The working reading of a variant, then each other one: opening and changed settings."""
-    yield "working reading", {}
-    for opening, others in openings.items():
-        for change in others:
-            yield opening, change
 
 
 def dev_scores(settings: Settings, data: Data) -> tuple[list[float], list[int]]:
@@ -206,19 +190,17 @@ def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[
     settings = variants(arguments.scale)[row]
     epochs = arguments.epochs or settings.epochs
     base = replace(settings, cycles=arguments.seeds, epochs=epochs)
-    openings = {
-        opening: others
-        for opening, others in OPENINGS[arguments.scale][row].items()
-        if any(word.lower() in opening.lower() for word in arguments.openings)
-    }
-    plain = np.zeros(arguments.seeds)
-    for opening, change in readings(openings):
+    readings: list[tuple[str, dict[str, object]]] = [("working reading", {})]
+    for opening, others in OPENINGS[arguments.scale][row].items():
+        if any(word.lower() in opening.lower() for word in arguments.openings):
+            readings += [(opening, change) for change in others]
+    plain = None
+    for opening, change in readings:
         known = {key: value for key, value in asdict(base).items() if key in change}
-        scores, best = dev_scores(replace(base, **change), data)
-        if not change:  # the first one
-            plain = np.array(scores)
-        difference = np.array(scores) - plain
-        one = arguments.seeds == 1  # has no spread
+        found, best = dev_scores(replace(base, **change), data)
+        scores = pd.Series(found)
+        plain = scores if plain is None else plain
+        difference = scores - plain
         yield {
             "data": data.name,
             "seeds": arguments.seeds,
@@ -228,10 +210,10 @@ def study(data: Data, row: str, arguments: argparse.Namespace) -> Iterator[dict[
             "reading": words(change),
             "instead_of": words(known),
             "best_epochs": " ".join(map(str, best)),
-            "dev_weighted": np.mean(scores),
-            "sd": np.nan if one else np.std(scores, ddof=1),
+            "dev_weighted": scores.mean(),
+            "sd": scores.std(),  # NaN for a single seed
             "difference": difference.mean(),
-            "difference_sd": np.nan if one else difference.std(ddof=1),
+            "difference_sd": difference.std(),
         }
 
 
@@ -270,12 +252,6 @@ def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     freedom = groups.transform("size") * (table["seeds"] - 1)
     reach = stats.t.ppf(0.5 + LEVEL / 2, freedom) * np.sqrt(variance / table["seeds"])
     return table.assign(low=table["difference"] - reach, high=table["difference"] + reach)
-
-
-def verdict(line: Mapping) -> str:
-    if line["low"] > 0:
-        return "better"
-    return "worse" if line["high"] < 0 else "same"
 
 
 def label(line: pd.Series) -> str:
@@ -320,7 +296,8 @@ def cells_of(lines: pd.DataFrame) -> list[str]:
     if not line["reading"]:
         return [score, "", ""]
     interval = "" if one else f" ({line['low']:+.3f} to {line['high']:+.3f})"
-    return [score, f"{line['difference']:+.3f}{interval}", verdict(line).replace("same", "")]
+    verdict = "better" if line["low"] > 0 else "worse" if line["high"] < 0 else ""
+    return [score, f"{line['difference']:+.3f}{interval}", verdict]
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:

@@ -54,8 +54,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
-    def body(self, stop: int | None = None, pause: float = 0.0, portion: int = PORTION) -> None:
-        """The bytes from `start` to `stop`."""
+    def body(self, stop: int | None = None, pause: float = 0.0, portion: int = PORTION) -> bool:
+        """The bytes from `start` to `stop`; True, as a fault that has answered returns."""
         files = self.server.files
         position, stop = self.start, self.stop if stop is None else stop
         while position < stop:
@@ -66,9 +66,10 @@ class Handler(BaseHTTPRequestHandler):
             position += len(data)
             if pause or files.pause:
                 time.sleep(pause or files.pause)
+        return True
 
     def whole(self, content: bytes, status: int = 200, **headers: str) -> bool:
-        """A complete answer of its own; True, as a fault that has answered returns."""
+        """A complete answer of its own; True, as `body`."""
         self.send_response(status)
         for name, value in {"Content_Length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)

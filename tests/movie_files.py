@@ -3,6 +3,7 @@
 `BAD` maps a kind to (what makes a good file bad, words that the message must contain).
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -61,6 +62,24 @@ def converted(name: str, dtype: str) -> Callable[[Path], None]:
 def column(path: Path, name: str) -> np.ndarray:
     with h5py.File(path) as file:
         return file[name][()]
+
+
+def columns(path: Path) -> dict[str, bytes]:
+    return {name: column(path, name).tobytes() for name in COLUMNS}
+
+
+def nbytes(path: Path) -> int:
+    with h5py.File(path) as file:
+        return sum(file[name].nbytes for name in COLUMNS)
+
+
+def hashes(path: Path) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in columns(path).items()}
+
+
+def provenance(path: Path) -> dict:
+    with h5py.File(path) as file:
+        return json.loads(file.attrs["provenance"])
 
 
 def without(name: str) -> Callable[[Path], None]:

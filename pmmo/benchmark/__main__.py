@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,8 @@ def run_scaling(sweep: Sweep, settings: Mapping[str, Settings], base: Path, say:
 
 def run_gpu(sizes: Sizes, folder: Path, say: Say) -> None:
     """Check and measure the CUDA card, then write gpu.md and gpu.json."""
-    rows = load_params(Path("params.yaml"), scale="paper").rows
-
-    def compared() -> list[dict[str, Any]]:
-        return accuracy(rows, sizes.shape, min(256, sizes.narrow), sizes.device)
-
+    rows = load_params(scale="paper").rows
+    compared = partial(accuracy, rows, sizes.shape, min(256, sizes.narrow), sizes.device)
     gpu_report.write(folder, measure(sizes, paper_settings(), say, compared))
 
 

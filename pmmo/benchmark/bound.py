@@ -12,7 +12,6 @@ Reading weights for a product and writing their gradient belong to the product. 
 out activations, random numbers and logarithms, so a step cannot quite reach it.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor
 
 from pmmo.benchmark.cases import Case
+from pmmo.benchmark.stopwatch import seconds_of
+from pmmo.model.networks import LAYERS, layer_shapes
 
 PASSES_RANDOM, PASSES_OTHER = 17, 7
 BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, larger than any cache
@@ -28,9 +29,8 @@ BANDWIDTH_FLOATS = 32 * 1024 * 1024  # 128 MiB, larger than any cache
 def layers(case: Case) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each linear layer of the step."""
     s, shape = case.settings, case.shape
-    gate = 2 * s.width if s.gate_input == "outputs" else shape.text + shape.image
-    found = {"text": (shape.text, s.width), "image": (shape.image, s.width)}
-    found["gate"] = (gate, s.width)
+    shapes = layer_shapes(shape.text, shape.image, s.width, s.gate_input)
+    found = {layer: (shapes[f"{layer}.weight"][1], s.width) for layer in LAYERS}
     if s.readout == "own":
         found["readout"] = (s.width, shape.genres)
     inputs = s.width
@@ -43,7 +43,7 @@ def layers(case: Case) -> dict[str, tuple[int, int]]:
 def traffic(case: Case) -> int:
     """Bytes per step outside the products (see above)."""
     counts = {name: (i + 1) * o for name, (i, o) in layers(case).items()}
-    fusion = sum(counts[name] for name in ("text", "image", "gate"))
+    fusion = sum(counts[layer] for layer in LAYERS)
     other = sum(counts.values()) - fusion
     random = case.settings.system == "pmmo"
     passes = (PASSES_RANDOM if random else PASSES_OTHER) * fusion + PASSES_OTHER * other
@@ -75,18 +75,19 @@ def products(case: Case, rows: int) -> Iterator[tuple[int, Callable[[], Tensor]]
 class Bound:
     """Measures the bound of a case; `rates` has the rates of the last measurement."""
 
-    def __init__(self, case: Case, synchronise: Callable[[], None]) -> None:
+    def __init__(self, case: Case) -> None:
         rows = -(-case.shape.movies // case.steps_per_epoch)
         self.products = list(products(case, rows))
         self.bytes = traffic(case)
-        self.synchronise = synchronise
-        self.a, self.b, self.c = torch.rand(3, BANDWIDTH_FLOATS, device=case.device)
+        self.device = case.device
+        a, b, c = torch.rand(3, BANDWIDTH_FLOATS, device=case.device)
+        self.addition = partial(torch.add, a, b, out=c)
         self.rates: dict[str, float] = {}
 
     def seconds(self) -> float:
         work = sum(operations for operations, _ in self.products)
-        multiplying = sum(self.time(product, 1) for _, product in self.products)
-        moving = self.time(lambda: torch.add(self.a, self.b, out=self.c), 3)
+        multiplying = sum(seconds_of(product, 1, self.device) for _, product in self.products)
+        moving = seconds_of(self.addition, 3, self.device)
         bandwidth = 3 * 4 * BANDWIDTH_FLOATS / moving
         self.rates = {
             "gflops": work / multiplying / 1e9,
@@ -97,12 +98,3 @@ class Bound:
             "traffic_ms": 1e3 * self.bytes / bandwidth,
         }
         return multiplying + self.bytes / bandwidth
-
-    def time(self, run: Callable[[], Tensor], repeats: int) -> float:
-        """Seconds of one `run`, the mean over `repeats`."""
-        self.synchronise()
-        start = time.perf_counter()
-        for _ in range(repeats):
-            run()
-        self.synchronise()
-        return (time.perf_counter() - start) / repeats

@@ -1,12 +1,15 @@
 """The case that one process of the benchmark measures, and the sizes of a whole run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pmmo.config.settings import Precision, Settings
 from pmmo.params import load_params
 
 PHASES = ("data", "draw", "forward", "backward", "KL", "update")
+COMPILED = ("compiled", "together-compiled")  # contenders with `compile: true`
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Shape:
 class Case:
     """One contender at one size, measured in its own process."""
 
-    contender: str  # a key of `runner.CONTENDERS`
+    contender: str  # `bound`, or a key of `runner.BUILDERS`
     settings: Settings
     shape: Shape
     threads: int = 1
@@ -37,6 +40,15 @@ class Case:
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.shape.movies // self.settings.batch_size)
+
+    @property
+    def mode(self) -> str:
+        if self.device == "cuda":
+            return f"GPU, {self.precision}"
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.contender}, width {self.settings.width}, {self.mode}"
 
 
 def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
@@ -52,5 +64,23 @@ def paper_settings(path: Path = Path("params.yaml")) -> dict[str, Settings]:
     }
 
 
-def at_width(settings: Settings, width: int, precision: Precision = "float32") -> Settings:
-    return replace(settings, width=width, precision=precision)
+def case_of(
+    contender: str,
+    width: int,
+    settings: Mapping[str, Settings],
+    shape: Shape,
+    device: str = "cpu",
+    precision: Precision = "float32",
+    threads: int = 1,
+) -> Case:
+    """A contender at `width`, which only the GMU does not take over: it keeps its own.
+
+    A contender without settings of its own has PM+MO's.
+    """
+    changes: dict[str, Any] = {"precision": precision}
+    if contender != "gmu":
+        changes["width"] = width
+    if contender in COMPILED:
+        changes["compile"] = True
+    own = replace(settings.get(contender, settings["pmmo"]), **changes)
+    return Case(contender, own, shape, threads, device)

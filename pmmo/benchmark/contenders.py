@@ -27,7 +27,6 @@ Calls = tuple[tuple[object, str, str], ...]
 class Contender:
     step: Callable[[Batch], Tensor]  # trains on a batch and returns the loss, a scalar
     calls: Calls = ()  # the phases inside `step`
-    rest: str = "backward"  # the phase of the remaining time
     cycles: int = 1  # cycles per step; batches of several have an axis of cycles
     evaluate: Callable[[Batch], object] | None = None  # scores movies, as after each epoch
 
@@ -53,21 +52,12 @@ def own(case: Case) -> Contender:
     return contender(build_system(case.settings, sizes(case)).to(case.device))
 
 
-def compiled(case: Case) -> Contender:
-    """PM+MO with `compile: true`."""
-    return own(replace(case, settings=replace(case.settings, compile=True)))
-
-
 def together(case: Case) -> Contender:
     """The cycles of PM+MO in one batched model."""
     settings, device = case.settings, torch.device(case.device)
     build = partial(build_system, settings, sizes(case))
     body, _ = build_together(build, range(settings.cycles), device)
     return replace(contender(body), cycles=settings.cycles, evaluate=None)
-
-
-def together_compiled(case: Case) -> Contender:
-    return together(replace(case, settings=replace(case.settings, compile=True)))
 
 
 def contender(system: System) -> Contender:

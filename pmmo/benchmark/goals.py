@@ -1,6 +1,6 @@
 """Goals for the cost of the step, as ratios, and whether this run meets them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmmo.benchmark.measure import Result
@@ -26,26 +26,21 @@ class Goal:
         return self.measured <= self.limit
 
 
-def finder(results: Sequence[Result]) -> Callable[..., Result | None]:
-    """A function that finds a result by contender, width, threads and precision."""
-
-    def find(name: str, width: int, threads: int = 1, precision: str = "float32") -> Result | None:
-        for result in results:
-            case = result.case
-            key = (case.contender, case.settings.width, case.threads, case.precision)
-            if key == (name, width, threads, precision) and result.seconds:
-                return result
-        return None
-
-    return find
+def find(results: Sequence[Result], name: str, width: int, threads: int = 1) -> Result | None:
+    """The result of a contender in float32; None if this run did not measure it."""
+    for result in results:
+        case = result.case
+        key = (case.contender, case.settings.width, case.threads, case.precision)
+        if key == (name, width, threads, "float32") and result.seconds:
+            return result
+    return None
 
 
 def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     """All goals of the plan's device, measured or not."""
-    find = finder(results)
 
     def ratio(name: str, width: int) -> float | None:
-        found = find(name, width)
+        found = find(results, name, width)
         return found.ratio if found else None
 
     def inverse(name: str, width: int) -> float | None:
@@ -54,21 +49,19 @@ def goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
 
     if plan.device == "cuda":
         return gpu_goals(plan, results)
-    wide, narrow = plan.wide, plan.narrow
+    wide, narrow, width = plan.wide, plan.narrow, plan.width
     unprepared = LABELS["tutorial"]
     found = [
         Goal(f"{unprepared} / PM+MO, width {wide}", "≥", 4.0, ratio("tutorial", wide)),
         Goal(f"PM+MO / hardware bound, width {wide}", "≤", 1.3, inverse("bound", wide)),
         Goal(f"PM+MO / deterministic step, width {wide}", "≤", 1.3, inverse("mmo", wide)),
         Goal(f"{unprepared} / PM+MO, width {narrow}", "≥", 2.0, ratio("tutorial", narrow)),
-        *around(find("pmmo", narrow if plan.quick else wide)),
+        *around(find(results, "pmmo", width)),
     ]
-    width = narrow if plan.quick else wide
     for peer in PEERS:
         found.append(Goal(f"{LABELS[peer]} / PM+MO, width {width}", "≥", 1.0, ratio(peer, width)))
-    if plan.threads > 1:
-        text = f"speed-up of PM+MO by {plan.threads} threads / that of the bound, width {width}"
-        found.append(Goal(text, "≥", 0.85, scaling(find, width, plan.threads)))
+    text = f"speed-up of PM+MO by {plan.threads} threads / that of the bound, width {width}"
+    found.append(Goal(text, "≥", 0.85, scaling(results, width, plan.threads)))
     return found
 
 
@@ -85,9 +78,9 @@ def around(pmmo: Result | None) -> list[Goal]:
     ]
 
 
-def scaling(find: Callable[..., Result | None], width: int, threads: int) -> float | None:
+def scaling(results: Sequence[Result], width: int, threads: int) -> float | None:
     """The speed-up of PM+MO by threads divided by the bound's; None if not measured."""
-    four = [find(name, width, n) for name in ("pmmo", "bound") for n in (1, threads)]
+    four = [find(results, name, width, n) for name in ("pmmo", "bound") for n in (1, threads)]
     medians = [result.median for result in four if result is not None]
     if len(medians) < len(four):
         return None
@@ -97,14 +90,13 @@ def scaling(find: Callable[..., Result | None], width: int, threads: int) -> flo
 
 def gpu_goals(plan: Plan, results: Sequence[Result]) -> list[Goal]:
     """Goals for the time of an epoch and, from it, of the whole study, on an H100."""
-    width = plan.narrow if plan.quick else plan.wide
-    found = around(finder(results)("pmmo", width))
+    found = around(find(results, "pmmo", plan.width))
     for result in results:
         case = result.case
         mine = case.contender in ("pmmo", *VARIANTS)
-        if mine and result.seconds and case.settings.width == width:
+        if mine and result.seconds and case.settings.width == plan.width:
             epoch = result.median * case.steps_per_epoch
-            of = f"{LABELS[case.contender]}, width {width}, {case.precision}"
+            of = f"{LABELS[case.contender]}, width {plan.width}, {case.precision}"
             found.append(Goal(f"epoch of one cycle, {of}", "≤", 0.15, epoch, " s"))
             study = STUDY_ROWS * case.settings.cycles * case.settings.epochs * epoch / 60
             text = f"training of the whole study if every row cost as much as {of}"

@@ -19,17 +19,18 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from pmmo.benchmark.cases import Case, Shape, at_width
+from pmmo.benchmark.cases import Case, Shape, case_of
 from pmmo.benchmark.machine import machine
-from pmmo.benchmark.measure import Say, describe
+from pmmo.benchmark.measure import LATE, Say
 from pmmo.benchmark.plan import PUBLISHED
-from pmmo.benchmark.runner import Runner, synchroniser
+from pmmo.benchmark.runner import Runner
+from pmmo.benchmark.stopwatch import seconds_of, synchroniser
+from pmmo.benchmark.workers import reason
 from pmmo.config.settings import PRECISIONS, Precision, Settings
 
 SHORT = ("pmmo", "together", "together-compiled")
 FULL = (*SHORT, "compiled", "bound", "mmo", "gmu", "plain", "torchbnn", "bayesian-torch", "blitz")
 PROFILED = ("together", "together-compiled")
-LATE = {"error": "not measured: the time was up"}
 TEST_SECONDS, ROUNDS, REPEATS, LARGEST = 100, 3, 20, 5
 
 
@@ -41,7 +42,6 @@ class Sizes:
     shape: Shape = PUBLISHED
     wide: int = 3000
     narrow: int = 1024
-    base: int = 512  # for the GMU
     copied: int = 1 << 28  # floats
     precisions: tuple[Precision, ...] = PRECISIONS
     contenders: tuple[str, ...] = FULL
@@ -86,16 +86,9 @@ def gpu_tests() -> dict[str, Any]:
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
-    """Of one run, the mean over REPEATS."""
-    synchronise = synchroniser(device)
-    for _ in range(3):
-        run()
-    synchronise()
-    start = time.perf_counter()
-    for _ in range(REPEATS):
-        run()
-    synchronise()
-    return (time.perf_counter() - start) / REPEATS
+    """Of one run, the mean over REPEATS after three to warm up."""
+    seconds_of(run, 3, device)
+    return seconds_of(run, REPEATS, device)
 
 
 def ceilings(sizes: Sizes, settings: Settings) -> dict[str, Any]:
@@ -125,14 +118,11 @@ def ceilings(sizes: Sizes, settings: Settings) -> dict[str, Any]:
 
 def cases(sizes: Sizes, settings: Mapping[str, Settings]) -> list[Case]:
     """All contenders in float32, PM+MO's ways in the other precisions."""
-    found = []
-    for precision in sizes.precisions:
-        names = sizes.contenders if precision == "float32" else SHORT
-        for name in names:
-            width = sizes.base if name == "gmu" else sizes.wide
-            own = at_width(settings.get(name, settings["pmmo"]), width, precision)
-            found.append(Case(name, own, sizes.shape, 1, sizes.device))
-    return found
+    return [
+        case_of(name, sizes.wide, settings, sizes.shape, sizes.device, precision)
+        for precision in sizes.precisions
+        for name in (sizes.contenders if precision == "float32" else SHORT)
+    ]
 
 
 def named(case: Case) -> dict[str, Any]:
@@ -158,8 +148,7 @@ def measured(case: Case) -> dict[str, Any]:
     try:
         return timings(case)
     except Exception as error:  # a peer may fail in any way; the table has the error
-        lines = str(error).strip().splitlines() or [""]
-        return {"error": f"{type(error).__name__}: {lines[0][:120]}"}
+        return {"error": reason(error)}
     finally:
         free(case.device)
 
@@ -173,18 +162,19 @@ def free(device: str) -> None:
 def profiled(case: Case) -> dict[str, Any]:
     """One step: the host's time, the kernels' time and number, and the five largest by name."""
     runner, steps, cuda = Runner(case), 3, case.device == "cuda"
-    runner.synchronise()
+    synchronise = synchroniser(case.device)
+    synchronise()
     start = time.perf_counter()
     for _ in range(steps):
-        runner.contender.step(runner.batch())
+        runner.step()
     host = time.perf_counter() - start
-    runner.synchronise()
+    synchronise()
     whole = time.perf_counter() - start
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with profile(activities=activities) as found:
         for _ in range(steps):
-            runner.contender.step(runner.batch())
-        runner.synchronise()
+            runner.step()
+        synchronise()
     where = DeviceType.CUDA if cuda else DeviceType.CPU
     busy, count = dict[str, float](), 0
     for event in found.events() or []:
@@ -241,11 +231,8 @@ def measure(
         found["tests"] = gpu_tests()
     say("losses and gradients against float64 on the CPU")
     found["accuracy"] = accuracy()
-    small = [
-        Case(name, at_width(settings.get(name, settings["pmmo"]), w), sizes.shape, 1, sizes.device)
-        for name in ("together", *(("together-compiled",) if cuda else ()), "mmo", "gmu")
-        for w in [sizes.base if name == "gmu" else sizes.narrow]
-    ]
+    names = ("together", *(("together-compiled",) if cuda else ()), "mmo", "gmu")
+    small = [case_of(name, sizes.narrow, settings, sizes.shape, sizes.device) for name in names]
     say("waits and repeatability")
     found["waits"] = {case.contender: waits(case) for case in small} if cuda else None
     found["repeats"] = {case.contender: repeats(case) for case in small}
@@ -254,11 +241,11 @@ def measure(
     found["profiles"] = []
     for name in sizes.profiled:
         say(f"profile: {name}")
-        own = at_width(settings["pmmo"], sizes.wide)
-        found["profiles"].append(profiled(Case(name, own, sizes.shape, 1, sizes.device)))
+        case = case_of(name, sizes.wide, settings, sizes.shape, sizes.device)
+        found["profiles"].append(profiled(case))
     found["steps"] = []
     for case in cases(sizes, settings):
-        say(describe(case))
+        say(str(case))
         late = time.monotonic() > deadline
-        found["steps"].append(named(case) | (LATE if late else measured(case)))
+        found["steps"].append(named(case) | ({"error": LATE} if late else measured(case)))
     return found

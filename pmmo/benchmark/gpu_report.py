@@ -1,95 +1,20 @@
 """gpu.md and gpu.json: what `make gpu` found."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pmmo.benchmark.gpu_accuracy import LARGE
 from pmmo.benchmark.plan import LABELS
+from pmmo.benchmark.tables import render
 from pmmo.core.errors import PmmoError
 from pmmo.core.writing import write_json, write_text
-
-
-def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
-
-
-def sections(found: dict[str, Any]) -> Iterator[str]:
-    about = found["about"]
-    yield f"# A step on {about['gpu'] or about['cpu']}"
-    yield table(
-        ("", ""), [(k, v) for k, v in about.items() if not isinstance(v, dict) and v is not None]
-    )
-    yield table(("Package", "Version"), list(about["versions"].items()))
-    if "tests" in found:
-        yield f"Tests marked `gpu`: {found['tests']['words']}"
-    yield "## Against float64 on the CPU"
-    yield "The largest relative difference of a loss term or gradient of one batch."
-    yield table(
-        ("Row", "Difference", "Where", ""),
-        [
-            (a["row"], f"{a['difference']:.1e}", a["where"], "ok" if small(a) else "LARGE")
-            for a in found["accuracy"]
-        ],
-    )
-    yield "## Waits and repeatability"
-    places = found["waits"] or {}
-    yield table(
-        ("Step", "The host waits at", "Two trainings from one seed"),
-        [
-            (
-                LABELS[name],
-                (", ".join(places[name]) or "no place") if name in places else "not measured",
-                "equal bit for bit" if same else "DIFFER",
-            )
-            for name, same in found["repeats"].items()
-        ],
-    )
-    yield "## What the card can do"
-    yield f"Copy: {found['ceilings']['copy']:.2f} TB/s, bytes read and written. Products, TFLOP/s:"
-    yield table(
-        ("Precision", "output", "gradient of the weights", "gradient of the input"),
-        [
-            (name, *(f"{rate:.1f}" for rate in rates.values()))
-            for name, rates in found["ceilings"].items()
-            if name != "copy"
-        ],
-    )
-    yield "## Milliseconds per step and cycle"
-    yield table(
-        ("Step", "Width", "Precision", "ms", "s per epoch", "peak GB"),
-        [step(line) for line in found["steps"]],
-    )
-    for part in found["profiles"]:
-        yield (
-            f"## The largest kernels: {LABELS[part['contender']]}\n\nA step of all cycles takes "
-            f"{part['step_ms']:.2f} ms; the host needs {part['host_ms']:.2f} ms for it, and its "
-            f"{part['kernels']:.0f} kernels take {part['kernels_ms']:.2f} ms."
-        )
-        yield table(
-            ("Kernel", "ms per step"),
-            [(f"`{k['name']}`", f"{k['ms']:.3f}") for k in part["largest"]],
-        )
-
-
-def step(line: dict[str, Any]) -> tuple[object, ...]:
-    head = (LABELS[line["contender"]], line["width"], line["precision"])
-    if "error" in line:
-        return (*head, line["error"], "", "")
-    peak = "" if line["peak_gb"] is None else f"{line['peak_gb']:.2f}"
-    return (*head, f"{line['ms']:.2f}", f"{line['epoch_seconds']:.3f}", peak)
-
-
-def small(line: dict[str, Any]) -> bool:
-    return bool(line["difference"] < LARGE)
 
 
 def write(folder: Path, found: dict[str, Any]) -> None:
     """Both files; then PmmoError if the card is wrong somewhere."""
     write_json(folder / "gpu.json", found)
-    write_text(folder / "gpu.md", "\n\n".join(sections(found)) + "\n")
-    wrong = [line["row"] for line in found["accuracy"] if not small(line)]
+    write_text(folder / "gpu.md", render("gpu.md.j2", found=found, labels=LABELS, large=LARGE))
+    wrong = [line["row"] for line in found["accuracy"] if not line["difference"] < LARGE]
     if not found.get("tests", {"passed": True})["passed"]:
         wrong.append("the tests marked gpu")
     if wrong:

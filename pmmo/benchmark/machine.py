@@ -4,14 +4,16 @@ import os
 import platform
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any
 
 import psutil
 import torch
 
+from pmmo.benchmark.stopwatch import seconds_of
 from pmmo.training.hardware import cpu_name
 
 PACKAGES = (
@@ -22,22 +24,7 @@ STARTS = 3
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-class About(TypedDict):
-    """Hardware, versions, and the load of the machine before the run."""
-
-    cpu: str
-    cores: int
-    memory_gb: float
-    gpu: str | None
-    system: str
-    huge_pages: str
-    load_before: float
-    python: str
-    versions: dict[str, str]
-    start_up_seconds: NotRequired[float]
-
-
-def machine(device: str) -> About:
+def machine(device: str) -> dict[str, Any]:
     """Hardware, versions, and how busy the machine was before the run."""
     return {
         "cpu": cpu_name(),
@@ -52,7 +39,7 @@ def machine(device: str) -> About:
     }
 
 
-def is_busy(about: About) -> bool:
+def is_busy(about: Mapping[str, Any]) -> bool:
     """Whether other work may have run during the measurement."""
     return about["load_before"] > about["cores"] / 4
 
@@ -63,12 +50,8 @@ def start_up() -> float:
         "import torch, pmmo.training.variant; from pmmo.training.device import prepare_process; "
         "prepare_process(torch.device('cpu'))"
     )
-    seconds = []
-    for _ in range(STARTS):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
+    start = partial(subprocess.run, [sys.executable, "-c", code], check=True)
+    return min(seconds_of(start, 1, "cpu") for _ in range(STARTS))
 
 
 def huge_pages() -> str:

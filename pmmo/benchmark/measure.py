@@ -13,6 +13,7 @@ from pmmo.benchmark.workers import NotMeasured, Worker, take_turns
 from pmmo.core.errors import PmmoError
 
 PHASE_ROUNDS = 3
+LATE = "not measured: the time was up"
 Say = Callable[[str], None]
 
 
@@ -46,11 +47,11 @@ def run_group(
     with ExitStack() as stack:
         workers = {}
         for case in group.core:
-            say(f"{describe(case)}: starting")
+            say(f"{case}: starting")
             try:
                 workers[case.contender] = stack.enter_context(Worker(case))
             except NotMeasured as error:
-                raise PmmoError(f"{describe(case)}: {error}") from error
+                raise PmmoError(f"{case}: {error}") from error
         say(f"{', '.join(workers)}: taking turns")
         seconds = take_turns(workers, rounds, "seconds", deadline)
         phases = take_turns(workers, min(rounds, PHASE_ROUNDS), "phases", deadline)
@@ -68,7 +69,7 @@ def run_group(
             if name != "pmmo":  # frees its memory before the guests start
                 worker.close()
         for case in group.guests:
-            say(f"{describe(case)}: starting")
+            say(f"{case}: starting")
             found.append(run_guest(case, workers["pmmo"], guest_rounds, deadline))
     return found
 
@@ -76,7 +77,7 @@ def run_group(
 def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
     """Measure a contender that alternates with PM+MO; a failed peer has the reason as `error`."""
     if time.monotonic() > deadline:
-        return Result(case, error="not measured: the time was up")
+        return Result(case, error=LATE)
     try:
         with Worker(case) as worker:
             pair = {"pmmo": pmmo, case.contender: worker}
@@ -85,7 +86,7 @@ def run_guest(case: Case, pmmo: Worker, rounds: int, deadline: float) -> Result:
             facts = worker.ask("finish")
     except NotMeasured as error:
         if case.contender not in (*PEERS, *VARIANTS):  # these may run out of memory
-            raise PmmoError(f"{describe(case)}: {error}") from error
+            raise PmmoError(f"{case}: {error}") from error
         return Result(case, error=str(error))
     return Result(case, tuple(seconds[case.contender]), tuple(seconds["pmmo"]), phases, facts)
 
@@ -94,9 +95,3 @@ def middle(rounds: list[dict[str, float] | None]) -> dict[str, float] | None:
     """The median of each phase."""
     known = [one for one in rounds if one is not None]
     return {phase: median(one[phase] for one in known) for phase in known[0]} if known else None
-
-
-def describe(case: Case) -> str:
-    threads = f"{case.threads} thread{'s' if case.threads > 1 else ''}"
-    where = case.precision if case.device == "cuda" else threads
-    return f"{case.contender}, width {case.settings.width}, {where}"

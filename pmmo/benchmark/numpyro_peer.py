@@ -16,6 +16,7 @@ from torch import Tensor, from_numpy
 
 from pmmo.benchmark.cases import Case
 from pmmo.benchmark.contenders import Contender
+from pmmo.model.networks import layer_shapes
 from pmmo.model.systems import Batch
 
 
@@ -42,19 +43,11 @@ def bce(logits: Array, genres: Array) -> Array:
     return (jax.nn.softplus(logits) - genres * logits).sum()
 
 
-def shapes(case: Case) -> dict[str, tuple[int, ...]]:
-    text, image, width = case.shape.text, case.shape.image, case.settings.width
-    gate = 2 * width if case.settings.gate_input == "outputs" else text + image
-    found: dict[str, tuple[int, ...]] = {}
-    for layer, inputs in (("text", text), ("image", image), ("gate", gate)):
-        found |= {f"{layer}.weight": (width, inputs), f"{layer}.bias": (width,)}
-    return found
-
-
 def numpyro_step(case: Case) -> Contender:
     if case.device != "cpu":
         raise RuntimeError("only its CPU build is pinned")
-    s, n, weights = case.settings, case.shape.movies, shapes(case)
+    s, n = case.settings, case.shape.movies
+    weights = layer_shapes(case.shape.text, case.shape.image, s.width, s.gate_input)
     kl_weight = n / sum(map(math.prod, weights.values()))
 
     def classify(z: Array) -> Array:

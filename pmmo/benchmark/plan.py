@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from pmmo.benchmark.cases import Case, Shape, at_width
-from pmmo.config.settings import PRECISIONS, Precision, Settings
+from pmmo.benchmark.cases import Case, Shape, case_of
+from pmmo.config.settings import PRECISIONS, Settings
 
 PUBLISHED = Shape()
 VARIANTS = ("compiled", "together", "together-compiled")  # ways to compute PM+MO's step
@@ -35,11 +36,15 @@ class Plan:
     shape: Shape = PUBLISHED
     wide: int = 3000
     narrow: int = 1024
-    base: int = 512  # for the GMU
     rounds: int = 13
     guest_rounds: int = 4
-    threads: int = 2  # for the group that measures scaling over threads; 1: no such group
+    threads: int = 2  # for the group that measures scaling over threads
     budget_seconds: float = 510.0  # no new round or guest starts after this time
+
+    @property
+    def width(self) -> int:
+        """The widest layers that are measured."""
+        return self.narrow if self.quick else self.wide
 
 
 @dataclass(frozen=True)
@@ -53,15 +58,10 @@ class Group:
 def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
     """The groups of a run, in order, from the `settings` of pmmo, mmo and gmu."""
 
-    def cases(
-        names: tuple[str, ...], width: int, precision: Precision = "float32", threads: int = 1
-    ) -> tuple[Case, ...]:
-        found = []
-        for name in names:
-            own = settings.get(name, settings["pmmo"])
-            own = at_width(own, plan.base if name == "gmu" else width, precision)
-            found.append(Case(name, own, plan.shape, threads, plan.device))
-        return tuple(found)
+    def cases(names: tuple[str, ...], width: int, **more: Any) -> tuple[Case, ...]:
+        return tuple(
+            case_of(name, width, settings, plan.shape, plan.device, **more) for name in names
+        )
 
     core, on_gpu = ("pmmo", "bound", "mmo", "plain"), plan.device == "cuda"
     everyone = ("tutorial", *PEERS, *(VARIANTS if on_gpu else ()))
@@ -70,12 +70,11 @@ def groups(plan: Plan, settings: Mapping[str, Settings]) -> list[Group]:
     narrow = Group(cases((*core, "gmu"), plan.narrow), narrow_guests)
     wide = Group(cases(core, plan.wide), cases(everyone, plan.wide))
     found = [narrow] if plan.quick else [wide, narrow]
-    width = plan.narrow if plan.quick else plan.wide
     if on_gpu:
         for precision in PRECISIONS[1:]:
             names = core if precision == "tf32" else ("pmmo", "mmo")
-            guests = cases(VARIANTS, width, precision)
-            found.append(Group(cases(names, width, precision), guests))
-    elif plan.threads > 1:
-        found.append(Group(cases(("pmmo", "bound"), width, threads=plan.threads)))
+            guests = cases(VARIANTS, plan.width, precision=precision)
+            found.append(Group(cases(names, plan.width, precision=precision), guests))
+    else:
+        found.append(Group(cases(("pmmo", "bound"), plan.width, threads=plan.threads)))
     return found

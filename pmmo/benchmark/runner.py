@@ -2,8 +2,8 @@
 
 import os
 import resource
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,10 +15,10 @@ from pmmo.benchmark import contenders, peers
 from pmmo.benchmark.bound import Bound
 from pmmo.benchmark.cases import PHASES, Case
 from pmmo.benchmark.contenders import Contender
-from pmmo.benchmark.stopwatch import Stopwatch, timed
+from pmmo.benchmark.stopwatch import Stopwatch, seconds_of, synchroniser, timed
 from pmmo.core.errors import PmmoError
 from pmmo.model.systems import Batch
-from pmmo.training.device import choose_device, prepare_process
+from pmmo.training.device import prepare_process
 from pmmo.training.loop import GLANCE, by_cycle
 
 TURN_SECONDS = 0.4  # a turn takes about this time or longer; it repeats steps
@@ -36,9 +36,9 @@ BUILDERS: dict[str, Callable[[Case], Contender]] = {
     "pmmo": contenders.own,
     "mmo": contenders.own,
     "gmu": contenders.own,
-    "compiled": contenders.compiled,
+    "compiled": contenders.own,
     "together": contenders.together,
-    "together-compiled": contenders.together_compiled,
+    "together-compiled": contenders.together,
     "plain": contenders.plain,
     "tutorial": contenders.plain,  # in a process without set-up
     "torchbnn": peers.torchbnn,
@@ -66,10 +66,6 @@ def prepare(case: Case) -> dict[str, Any]:
     }
 
 
-def synchroniser(device: str) -> Callable[[], None]:
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
-
-
 def movies(case: Case) -> Batch:
     """Random movies of the case's shape."""
     generator = torch.Generator().manual_seed(0)
@@ -93,12 +89,10 @@ class Runner:
 
     def __init__(self, case: Case) -> None:
         self.case, self.facts = case, prepare(case)
-        choose_device(case.device)
-        self.synchronise = synchroniser(case.device)
         torch.manual_seed(0)
         self.bound: Bound | None = None
         if case.contender == "bound":
-            self.bound = Bound(case, self.synchronise)
+            self.bound = Bound(case)
             self.bound.seconds()
             return
         self.movies = movies(case)
@@ -117,15 +111,13 @@ class Runner:
         return count * self.steps(count)
 
     def steps(self, count: int) -> float:
-        self.synchronise()
-        start = time.perf_counter()
-        for _ in range(count):
-            loss = self.contender.step(self.batch())
-        self.synchronise()
-        seconds = (time.perf_counter() - start) / (count * self.contender.cycles)
-        if not torch.isfinite(loss):
-            raise PmmoError(f"the loss of {self.case.contender} is {float(loss)}")
+        seconds = seconds_of(self.step, count, self.case.device) / self.contender.cycles
+        if not torch.isfinite(self.loss):
+            raise PmmoError(f"the loss of {self.case.contender} is {float(self.loss)}")
         return seconds
+
+    def step(self) -> None:
+        self.loss = self.contender.step(self.batch())
 
     def batch(self) -> Batch:
         """The next batch of movies, for each cycle in a step."""
@@ -136,12 +128,12 @@ class Runner:
         """Seconds per phase of a step; None if the phases cannot be separated."""
         if self.bound or not self.contender.calls:
             return None
-        watch = Stopwatch(PHASES, self.synchronise)
+        watch = Stopwatch(PHASES, synchroniser(self.case.device))
         with timed(watch, self.contender.calls):
             for _ in range(self.steps_per_turn):
                 with watch.phase("data"):
                     batch = self.batch()
-                with watch.phase(self.contender.rest):
+                with watch.phase("backward"):  # what no other phase takes
                     self.contender.step(batch)
         steps = self.steps_per_turn * self.contender.cycles
         return {phase: seconds / steps for phase, seconds in watch.seconds.items()}
@@ -157,14 +149,8 @@ class Runner:
             return found | {"rates": self.bound.rates}
         if evaluate := self.contender.evaluate:
             for name, count in (("dev", self.case.shape.dev), ("glance", GLANCE)):
-                self.evaluation(evaluate, count)  # the first finds its memory
-                seconds = median(self.evaluation(evaluate, count) for _ in range(EVALUATIONS))
-                found[f"{name}_seconds"] = seconds
+                run = partial(evaluate, Batch(*(column[:count] for column in self.movies)))
+                run()  # the first finds its memory
+                seconds = [seconds_of(run, 1, self.case.device) for _ in range(EVALUATIONS)]
+                found[f"{name}_seconds"] = median(seconds)
         return found
-
-    def evaluation(self, evaluate: Callable[[Batch], object], count: int) -> float:
-        """Seconds to score `count` movies, as after an epoch."""
-        self.synchronise()
-        start = time.perf_counter()
-        evaluate(Batch(*(column[:count] for column in self.movies)))
-        return time.perf_counter() - start

@@ -6,7 +6,6 @@ Columns of the frame: axis, value, what (the contender), quantity ("ms per step"
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from statistics import median
 import pandas as pd
 import psutil
 
-from pmmo.benchmark.cases import Case, Shape, at_width
+from pmmo.benchmark.cases import Case, Shape, case_of
 from pmmo.benchmark.measure import Say
 from pmmo.benchmark.plan import PUBLISHED
 from pmmo.benchmark.workers import Worker, take_turns
@@ -60,48 +59,45 @@ def scaling(sweep: Sweep, settings: Mapping[str, Settings], say: Say) -> pd.Data
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
-def turns(cases: list[Case], question: str, rounds: int) -> Iterator[tuple[Case, float, float]]:
-    """(case, median of the answers, peak GB) for cases that take turns."""
+def turns(
+    axis: str, value: int, cases: list[Case], rounds: int, question: str = "seconds"
+) -> Iterator[tuple]:
+    """The lines of cases that take turns, with the median over the rounds."""
+    quantity, unit = ("s per epoch", 1.0) if question == "epoch" else ("ms per step", 1e3)
     with ExitStack() as stack:
         workers = {case.contender: stack.enter_context(Worker(case)) for case in cases}
         answers = take_turns(workers, rounds, question, deadline=float("inf"))
-        for case in cases:
-            peak = workers[case.contender].ask("finish")["peak_bytes"]
-            yield case, median(answers[case.contender]), peak / 1e9
+        for name, worker in workers.items():
+            peak = worker.ask("finish")["peak_bytes"] / 1e9
+            # the bound's arrays have no relation to a step's memory
+            held = None if name == "bound" else peak
+            yield axis, value, name, quantity, unit * median(answers[name]), held
 
 
 def by_rows(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
     """Measure an epoch for each number of movies."""
     for rows in sweep.rows:
         shape = replace(sweep.shape, movies=rows)
-        cases = [
-            Case(name, at_width(settings[name], sweep.width), shape) for name in ("pmmo", "gmu")
-        ]
-        for case, seconds, peak in turns(cases, "epoch", sweep.rounds):
-            yield "rows", rows, case.contender, "s per epoch", seconds, peak
+        cases = [case_of(name, sweep.width, settings, shape) for name in ("pmmo", "gmu")]
+        yield from turns("rows", rows, cases, sweep.rounds, "epoch")
 
 
 def by_width(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
     """Measure a step for each number of hidden units."""
     for width in sweep.widths:
-        cases = [
-            Case(name, at_width(settings.get(name, settings["pmmo"]), width), sweep.shape)
-            for name in ("pmmo", "mmo", "plain", "bound")
-        ]
-        for case, seconds, peak in turns(cases, "seconds", sweep.rounds):
-            # the bound's arrays have no relation to a step's memory
-            held = None if case.contender == "bound" else peak
-            yield "width", width, case.contender, "ms per step", 1e3 * seconds, held
+        names = ("pmmo", "mmo", "plain", "bound")
+        cases = [case_of(name, width, settings, sweep.shape) for name in names]
+        yield from turns("width", width, cases, sweep.rounds)
 
 
 def by_threads(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
     """Measure a step for each number of threads."""
-    wide = at_width(settings["pmmo"], sweep.threads_width)
     for threads in sweep.thread_counts():
-        cases = [Case(name, wide, sweep.shape, threads=threads) for name in ("pmmo", "bound")]
-        for case, seconds, peak in turns(cases, "seconds", sweep.rounds):
-            held = None if case.contender == "bound" else peak
-            yield "threads", threads, case.contender, "ms per step", 1e3 * seconds, held
+        cases = [
+            case_of(name, sweep.threads_width, settings, sweep.shape, threads=threads)
+            for name in ("pmmo", "bound")
+        ]
+        yield from turns("threads", threads, cases, sweep.rounds)
 
 
 def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]:
@@ -109,7 +105,7 @@ def by_cycles(sweep: Sweep, settings: Mapping[str, Settings]) -> Iterator[tuple]
     shape = replace(sweep.shape, movies=sweep.movies)
     workers = os.cpu_count() or 1
     for cycles in sweep.cycles:
-        row = replace(at_width(settings["pmmo"], sweep.width), epochs=1, cycles=cycles)
+        row = replace(settings["pmmo"], width=sweep.width, epochs=1, cycles=cycles)
         times = [run_stage(row, shape, workers)[0] for _ in range(sweep.rounds)]
         _, peak = run_stage(row, shape, workers, watched=True)
         yield "cycles", cycles, "pmmo", "s", median(times), peak
@@ -128,20 +124,16 @@ def run_stage(
     process = context.Process(target=stage, args=(other, settings, shape, workers))
     process.start()
     other.close()
-    peak, done = [0.0], threading.Event()
-    watcher = threading.Thread(target=watch_memory, args=(process.pid, peak, done))
-    if watched:
-        watcher.start()
+    peak = 0.0
     try:
+        while watched and not pipe.poll(SAMPLE_SECONDS):
+            peak = max(peak, memory_of(process.pid))
         seconds = pipe.recv()
     except EOFError:
         raise PmmoError(f"the cycles of width {settings.width} could not be run") from None
     finally:
-        done.set()
-        if watched:
-            watcher.join()
         process.join()
-    return seconds, peak[0] / 1e9 if watched else None
+    return seconds, peak / 1e9 if watched else None
 
 
 def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> None:
@@ -162,18 +154,14 @@ def stage(pipe: Connection, settings: Settings, shape: Shape, workers: int) -> N
         pipe.send(time.perf_counter() - start)
 
 
-def watch_memory(pid: int, peak: list[float], done: threading.Event) -> None:
-    """Keep in `peak[0]` the largest sum of bytes over the process and its children.
+def memory_of(pid: int | None) -> float:
+    """Bytes of the process and its children; 0 where one of them has just ended.
 
     On Linux, shared pages count once (PSS); elsewhere they count for each process.
     """
-    while not done.wait(SAMPLE_SECONDS):
-        total = 0
-        try:
-            parent = psutil.Process(pid)
-            for process in (parent, *parent.children(recursive=True)):
-                memory = process.memory_full_info()
-                total += getattr(memory, "pss", memory.uss)
-        except psutil.Error:  # a process has just ended
-            continue
-        peak[0] = max(peak[0], total)
+    try:
+        parent = psutil.Process(pid)
+        found = [p.memory_full_info() for p in (parent, *parent.children(recursive=True))]
+    except psutil.Error:
+        return 0.0
+    return sum(getattr(memory, "pss", memory.uss) for memory in found)

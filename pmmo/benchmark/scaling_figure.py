@@ -1,7 +1,9 @@
 """The figure of time and memory against movies, width, cycles and threads, log-log."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -10,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from pmmo.benchmark.machine import About, is_busy
+from pmmo.benchmark.machine import is_busy
 from pmmo.benchmark.plan import LABELS
 from pmmo.core.writing import write_bytes, write_text
 from pmmo.reporting.style import (
@@ -72,7 +74,7 @@ def panel(axes: Axes, part: pd.DataFrame, column: str) -> None:
         axes.tick_params(axis="y", which="minor", labelsize=6.5)
 
 
-def draw(frame: pd.DataFrame, machine: About) -> Figure:
+def draw(frame: pd.DataFrame, machine: Mapping[str, Any]) -> Figure:
     """Draw time above and memory below, with one column per axis."""
     figure = Figure(figsize=(12, 6.2), layout="constrained")
     figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.83))
@@ -97,7 +99,7 @@ def draw(frame: pd.DataFrame, machine: About) -> Figure:
     return figure
 
 
-def write_figure(frame: pd.DataFrame, machine: About, base: Path) -> None:
+def write_figure(frame: pd.DataFrame, machine: Mapping[str, Any], base: Path) -> None:
     """Write `base`.png, `base`.svg and `base`.csv."""
     with matplotlib.rc_context(STYLE):
         figure = draw(frame, machine)

@@ -31,11 +31,16 @@ def serve(pipe: Connection, case: Case) -> None:
         pipe.send(("ready", None))
         while (question := pipe.recv()) != "stop":
             pipe.send(("answer", getattr(runner, question)()))
-    except ModuleNotFoundError as error:
-        pipe.send(("failed", f"not installed ({error.name}): see requirements-bench.txt"))
     except Exception as error:  # a peer may fail in any way; the table has the error
-        lines = str(error).strip().splitlines() or [""]
-        pipe.send(("failed", f"{type(error).__name__}: {lines[0][:200]}"))
+        pipe.send(("failed", reason(error)))
+
+
+def reason(error: Exception) -> str:
+    """Why a contender cannot be measured, in a line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"not installed ({error.name}): see requirements-bench.txt"
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def confine(threads: int) -> None:
@@ -60,7 +65,7 @@ class Worker(AbstractContextManager):
         self.process.start()
         other.close()
         try:
-            self.wait(START_SECONDS)
+            self.wait()
         except BaseException:
             self.close()
             raise
@@ -68,12 +73,12 @@ class Worker(AbstractContextManager):
     def ask(self, question: str) -> object:
         with suppress(OSError):  # a dead process is reported below
             self.pipe.send(question)
-        return self.wait(START_SECONDS)
+        return self.wait()
 
-    def wait(self, seconds: float) -> object:
+    def wait(self) -> object:
         try:
-            if not self.pipe.poll(seconds):
-                raise NotMeasured(f"no answer within {seconds:.0f} seconds")
+            if not self.pipe.poll(START_SECONDS):
+                raise NotMeasured(f"no answer within {START_SECONDS} seconds")
             kind, value = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             raise NotMeasured("its process died (out of memory?)") from None

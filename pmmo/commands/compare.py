@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from pmmo.analysis.run_reader import read_movies, read_run
 from pmmo.core.errors import PmmoError
@@ -18,9 +18,6 @@ from pmmo.core.writing import check_writable, write_text
 from pmmo.pairs.differences import HIGHER, LOWER, Side, compare
 from pmmo.pairs.words import frame, in_words
 from pmmo.params import load_params
-
-if TYPE_CHECKING:
-    from dvc.api import DVCFileSystem
 
 WORKSPACE = "workspace"  # what DVC calls the files here
 TENSORS = Path("data/tensors")
@@ -84,36 +81,33 @@ def opened(text: str, rows: list[str]) -> Iterator[Side]:
 def bring(text: str, place: Place, root: Path) -> None:
     """Copy what a comparison reads from DVC's cache to below `root`."""
     from dvc.api import DVCFileSystem
-
-    with closing(DVCFileSystem(rev=place.revision)) as files:
-        copy(files, text, place, root)
-
-
-def copy(files: "DVCFileSystem", text: str, place: Place, root: Path) -> None:
     from dvc.exceptions import DvcException
     from dvc_data.index import DataIndexDirError
 
-    try:
-        files.info(f"/{place.folder.as_posix()}")
-    except DvcException as error:
-        raise PmmoError(
-            f"{text!r} is neither a row of params.yaml nor a revision or an experiment ({error}). "
-            "`dvc exp show` lists the experiments, `python -m pmmo params` the settings of a row."
-        ) from None
-    except FileNotFoundError:
-        raise PmmoError(
-            f"{text}: {place.revision or WORKSPACE} has no results of the row {place.row!r}: it is "
-            "not in dvc.lock there. Train it: dvc repro, or dvc exp run."
-        ) from None
-    try:
-        names = [Path(name).name for name in files.ls(f"/{place.folder.as_posix()}", detail=False)]
-        wanted = [place.folder / name for name in names if not name.startswith(MODEL)]
-        for path in (*wanted, *(TENSORS / name for name in OF_MOVIES)):
-            (root / path.parent).mkdir(parents=True, exist_ok=True)
-            files.get_file(f"/{path.as_posix()}", str(root / path))
-    except (OSError, DataIndexDirError) as error:
-        raise PmmoError(
-            f"{text}: its results are not in DVC's cache ({error}). Get them from DVC's remote "
-            "with `dvc fetch --all-commits`, those of an experiment with `dvc exp pull`, or train "
-            "them again."
-        ) from None
+    folder = f"/{place.folder.as_posix()}"
+    with closing(DVCFileSystem(rev=place.revision)) as files:
+        try:
+            files.info(folder)
+        except DvcException as error:
+            raise PmmoError(
+                f"{text!r} is neither a row of params.yaml nor a revision or an experiment "
+                f"({error}). `dvc exp show` lists the experiments, `python -m pmmo params` the "
+                "settings of a row."
+            ) from None
+        except FileNotFoundError:
+            raise PmmoError(
+                f"{text}: {place.revision or WORKSPACE} has no results of the row {place.row!r}: "
+                "it is not in dvc.lock there. Train it: dvc repro, or dvc exp run."
+            ) from None
+        try:
+            names = [Path(name).name for name in files.ls(folder, detail=False)]
+            wanted = [place.folder / name for name in names if not name.startswith(MODEL)]
+            for path in (*wanted, *(TENSORS / name for name in OF_MOVIES)):
+                (root / path.parent).mkdir(parents=True, exist_ok=True)
+                files.get_file(f"/{path.as_posix()}", str(root / path))
+        except (OSError, DataIndexDirError) as error:
+            raise PmmoError(
+                f"{text}: its results are not in DVC's cache ({error}). Get them from DVC's remote "
+                "with `dvc fetch --all-commits`, those of an experiment with `dvc exp pull`, or "
+                "train them again."
+            ) from None

@@ -76,10 +76,11 @@ def _pour(views: Iterable[memoryview], file) -> str:
 
 
 def check_pins(hashes: Mapping[str, str], pins: Mapping[str, str], name: str) -> None:
-    for column, pinned in pins.items():
-        if hashes[column] != pinned:
+    for column, found in hashes.items():
+        pinned = pins.get(column, found)
+        if found != pinned:
             raise WrongHash(
-                f"{name}: dataset {column!r} has sha256 {hashes[column]}, pinned is {pinned}: this "
+                f"{name}: dataset {column!r} has sha256 {found}, pinned is {pinned}: this "
                 "is another file, or it was damaged on the way. Take the right file, or, if this "
                 "is the one you want, change data.sha256 in params.yaml."
             )

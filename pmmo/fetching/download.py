@@ -51,31 +51,28 @@ def download(
     pins: Mapping[str, str],
     limit: float,
     allow_full_download: bool,
-    patience: Patience | None = None,
-) -> tuple[Layout, dict[str, Path], str]:
-    """The layout of the file at `address`, its columns as files below `work`, and its name to show.
+    patience: Patience | None,
+) -> tuple[Layout, dict[str, Path]]:
+    """The layout of the file at `address`, and its columns as files below `work`.
 
     Unusable where the address does not give a good file; another may.
     """
     folder = folder_of(work, address)
-    for left in reversed(range(RESTARTS)):
+    for _ in range(RESTARTS):
         try:
             with HttpFile(
                 address, allow_full_download=allow_full_download, patience=patience
             ) as file:
                 return _download(file, folder, target, pins, limit)
-        except Changed as change:
+        except Changed as changed:
             forget(folder)
-            if not left:
-                raise Unusable(
-                    f"{change} Tried {RESTARTS} times; run again when it rests."
-                ) from None
-    raise AssertionError("unreachable")
+            change = changed
+    raise Unusable(f"{change} Tried {RESTARTS} times; run again when it rests.")
 
 
 def _download(
     file: HttpFile, folder: Path, target: Path, pins: Mapping[str, str], limit: float
-) -> tuple[Layout, dict[str, Path], str]:
+) -> tuple[Layout, dict[str, Path]]:
     layout = check_layout(inspect(file), file.name, file.size, limit)
     columns = layout.columns.values()
     if not file.version.validator and not set(layout.columns) <= set(pins):
@@ -95,9 +92,8 @@ def _download(
         file.moved = progress.moved
         for column in order:
             digest = _finish(file, column, journal, *done[column.name])
-            if column.name in pins:
-                check_pins({column.name: digest}, {column.name: pins[column.name]}, file.name)
-    return layout, {column.name: journal.part(column) for column in columns}, file.name
+            check_pins({column.name: digest}, pins, file.name)
+    return layout, {column.name: journal.part(column) for column in columns}
 
 
 def _check_space(folder: Path, target: Path, missing: int, layout: Layout) -> None:

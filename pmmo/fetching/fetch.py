@@ -56,14 +56,9 @@ def fetch(
             found = _fetch_urls(target, urls, work=work, pins=pins, patience=patience, **options)
         else:
             found = _fetch_file(target, local_path(source), "file", source, pins, limit)
-        _clean(work)
+        for entry in work.iterdir():  # parts of this file, and of addresses no longer asked
+            forget(entry)
     return found
-
-
-def _clean(work: Path) -> None:
-    """Drop parts: of the file that is whole now, and of addresses that are no longer asked."""
-    for entry in work.iterdir():
-        forget(entry)
 
 
 def _fetch_urls(target: Path, urls: Sequence[str], **options: Any) -> Provenance:
@@ -89,14 +84,14 @@ def _fetch_url(
     """Unusable, without the address's secrets, where it does not give a good file."""
     address = expand(url)
     try:
-        layout, parts, name = download(address, work, target, pins=pins, **options)
+        layout, parts = download(address, work, target, pins=pins, **options)
         return assemble(
             target,
             layout,
             lambda column: _whole(parts[column.name]),
             kind="http",
-            source=name,
-            name=name,
+            source=address.name,
+            name=address.name,
             pins=pins,
         )
     except (Unusable, BadFile, WrongHash) as reason:

@@ -75,28 +75,15 @@ class Version:
         return strong or self.modified
 
 
-class Speed:
-    """Raises Fault where a server sends less than `slow_rate` over `slow_window` of waiting."""
-
-    def __init__(self, patience: Patience) -> None:
-        self.patience, self.waited, self.count = patience, 0.0, 0
-
-    def moved(self, count: int, seconds: float) -> None:
-        """So many bytes more, for which this was waited."""
-        self.count += count
-        self.waited += seconds
-        if self.waited >= self.patience.slow_window:
-            rate = self.count / self.waited
-            if rate < self.patience.slow_rate:
-                raise Fault(f"the server sends only {rate:,.0f} bytes per second")
-            self.waited, self.count = 0.0, 0
-
-
 class _Paced(io.RawIOBase):
-    """The bytes of a response, whatever they belong to, as long as they come fast enough."""
+    """The bytes of a response, whatever they belong to.
+
+    Raises Fault where the server sends less than `slow_rate` over `slow_window` of waiting.
+    """
 
     def __init__(self, stream: io.BufferedReader, patience: Patience) -> None:
-        self._stream, self._speed = stream, Speed(patience)
+        self._stream, self._patience = stream, patience
+        self._waited, self._count = 0.0, 0
 
     def readable(self) -> bool:
         return True
@@ -107,7 +94,13 @@ class _Paced(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         start = time.monotonic()
         count = self._stream.readinto1(buffer)
-        self._speed.moved(count, time.monotonic() - start)
+        self._count += count
+        self._waited += time.monotonic() - start
+        if self._waited >= self._patience.slow_window:
+            rate = self._count / self._waited
+            if rate < self._patience.slow_rate:
+                raise Fault(f"the server sends only {rate:,.0f} bytes per second")
+            self._waited, self._count = 0.0, 0
         return count
 
     def close(self) -> None:

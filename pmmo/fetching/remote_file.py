@@ -63,28 +63,27 @@ class HttpFile:
     """The file at an address, which is asked only for the bytes that are read.
 
     `moved(count)` is told of each portion that arrives. `version` is what the server calls this
-    file; `requests` and `received` count what was asked and what came.
+    file.
     """
 
     def __init__(
         self,
         address: Address,
         *,
-        allow_full_download: bool = False,
-        patience: Patience | None = None,
-        moved: Callable[[int], object] = lambda count: None,
+        allow_full_download: bool,
+        patience: Patience | None,
     ) -> None:
         check_address(address.url)
         self.url, self.name = address.url, address.name
         self.patience = patience or Patience()
-        self.moved = moved
-        self.requests = self.received = self._last_failure = 0
+        self.moved: Callable[[int], object] = lambda count: None
+        self._received = self._last_failure = 0
         self._blocks: dict[int, bytes] = {}
         self._session = new_session(self.patience)
         self._through: Body | None = None  # the pass under way at a server without ranges
         self._passes = 0
         try:
-            self._persist(self._probe, self._tries())
+            self._persist(self._probe)
             if not self.ranges and not allow_full_download:
                 raise Unusable(
                     f"{self.name}: the server cannot send parts of a file, so that all "
@@ -103,8 +102,7 @@ class HttpFile:
         self.close()
 
     def close(self) -> None:
-        if self._through:
-            self._through.response.close()
+        self._end_pass()
         self._session.close()
 
     @property
@@ -114,7 +112,6 @@ class HttpFile:
     # -- requests
 
     def _get(self, headers: dict[str, str]) -> requests.Response:
-        self.requests += 1
         response = get(self._session, self.url, self.name, headers, self.patience)
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         kind = response.headers.get("Content-Type", "").lower()
@@ -242,7 +239,7 @@ class HttpFile:
     # -- bytes
 
     def _count(self, data: bytes) -> bytes:
-        self.received += len(data)
+        self._received += len(data)
         self.moved(len(data))
         return data
 
@@ -253,19 +250,17 @@ class HttpFile:
             parts.append(self._count(body.read(end - body.position)))
         return b"".join(parts)
 
-    def _tries(self) -> Tries:
-        return Tries(self.patience, self.name)
-
-    def _persist(self, attempt: Callable[[], Result], tries: Tries) -> Result:
+    def _persist(self, attempt: Callable[[], Result], tries: Tries | None = None) -> Result:
         """The result of `attempt`, tried again after each Fault as long as `tries` lets it."""
+        tries = tries or Tries(self.patience, self.name)
         while True:
             try:
                 return attempt()
             except Fault as fault:
                 self._end_pass()
-                if self.received - self._last_failure >= PROGRESS:
+                if self._received - self._last_failure >= PROGRESS:
                     tries.progress()
-                self._last_failure = self.received
+                self._last_failure = self._received
                 tries.failed(fault)
 
     def _fetch_blocks(self, first: int, last: int) -> None:
@@ -290,7 +285,7 @@ class HttpFile:
         missing = [block for block in range(first, last) if block not in self._blocks]
         if missing:
             wanted = missing[0], missing[-1] + 1
-            self._persist(lambda: self._fetch_blocks(*wanted), self._tries())
+            self._persist(lambda: self._fetch_blocks(*wanted))
         data = b"".join(self._blocks[block] for block in range(first, last))
         return data[offset - first * BLOCK :][:length]
 
@@ -311,7 +306,7 @@ class HttpFile:
                 body = None
                 raise
 
-        tries = self._tries()
+        tries = Tries(self.patience, self.name)  # counted over all portions
         try:
             while position < end:
                 data = self._persist(portion, tries)

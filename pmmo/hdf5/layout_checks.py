@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 from pmmo.core.names import SPLITS
 from pmmo.core.text import hides, printable
@@ -70,11 +71,7 @@ def check_features(facts: Mapping, name: str, size: int) -> dict[str, Column]:
 def encoders_of(facts: Mapping, name: str) -> dict[str, Identity]:
     """The encoders that made the features, where the file says so; no other provenance counts."""
     with _understood(name):
-        try:
-            provenance = json.loads(facts["provenance"].get("value") or "null")
-        except (ValueError, RecursionError):
-            return {}
-        return _encoders(provenance, name)
+        return _encoders(_json(facts["provenance"].get("value") or ""), name)
 
 
 def _encoders(provenance: object, name: str) -> dict[str, Identity]:
@@ -93,13 +90,25 @@ def _understood(name: str) -> Iterator[None]:
         raise Refusal(name, "what was found in it makes no sense: it may be hostile.") from None
 
 
+def _value(found: Mapping, name: str, where: str) -> Any:
+    if "error" in found:
+        raise Refusal(name, f"{where} cannot be read ({found['error']:.300}).")
+    return found["value"]
+
+
+def _json(text: str) -> object:
+    """The value, or None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _columns(facts: Mapping, name: str, size: int, wanted: Iterable[str]) -> dict[str, Column]:
     columns = {}
     for column in wanted:
-        found = facts["columns"][column]
-        if "error" in found:
-            raise Refusal(name, f"dataset {column!r} cannot be read ({found['error']:.300}).")
-        columns[column] = _column(found["value"], name, column, size)
+        found = _value(facts["columns"][column], name, f"dataset {column!r}")
+        columns[column] = _column(found, name, column, size)
     _check_rows(columns, name)
     _places(columns, name)
     return columns
@@ -149,7 +158,7 @@ def _column(found: Mapping, name: str, column: str, size: int) -> Column:
         raise Refusal(
             name, f"{where} stores {found['stored']:,} bytes, its shape needs {result.nbytes:,}."
         )
-    if result.offset < 0 or result.offset + result.nbytes > size:
+    if result.offset + result.nbytes > size:
         raise Refusal(
             name,
             f"{where} ends at byte {result.offset + result.nbytes:,}, the file at {size:,}: "
@@ -194,14 +203,10 @@ def _places(columns: Mapping[str, Column], name: str) -> None:
 
 def _genre_names(found: Mapping, name: str, count: int) -> tuple[str, ...]:
     where = "attribute 'target_names' of dataset 'genres'"
-    if "error" in found:
-        raise Refusal(name, f"{where} cannot be read ({found['error']:.300}).")
-    if found["value"] is None:
+    text = _value(found, name, where)
+    if text is None:
         raise Refusal(name, f"{where} is missing or not a text.")
-    try:
-        names = json.loads(found["value"])
-    except (ValueError, RecursionError):
-        names = None
+    names = _json(text)
     if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
         raise Refusal(name, f"{where} is not a JSON list of names.", "Write json.dumps(names).")
     if len(names) != count or count > GENRES:
@@ -223,10 +228,9 @@ def name_problem(names: Sequence[str]) -> str | None:
 def _splits(found: Mapping, name: str, rows: int) -> dict[str, tuple[int, int]]:
     """Bounds of train, dev and test, equal for all columns; together they cover all rows once."""
     where = "file attribute 'split'"
-    records = found.get("value", ())
-    if "error" in found or isinstance(records, str):
-        why = records or f"cannot be read ({found['error']:.300})"
-        raise Refusal(name, f"{where} {why:.300}.")
+    records = _value(found, name, where)
+    if isinstance(records, str):
+        raise Refusal(name, f"{where} {records:.300}.")
     bounds: dict[str, dict[str, tuple[int, int]]] = {}
     for number, record in enumerate(records):
         if not all(isinstance(record[key], str) for key in ("split", "source")):
@@ -275,14 +279,10 @@ def _tiled(
 
 
 def _provenance(found: Mapping, name: str) -> dict | None:
-    if "error" in found:
-        raise Refusal(name, f"file attribute 'provenance' cannot be read ({found['error']:.300}).")
-    if found["value"] is None:
+    text = _value(found, name, "file attribute 'provenance'")
+    if text is None:
         return None
-    try:
-        value = json.loads(found["value"])
-    except (ValueError, RecursionError):
-        value = None
+    value = _json(text)
     if not isinstance(value, dict):
         raise Refusal(name, "file attribute 'provenance' is not a JSON object.", "Delete it.")
     _encoders(value, name)

@@ -29,11 +29,15 @@ from pmmo.params import load_params
 TINY = Shape(text=5, image=7, genres=3, movies=64)
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 ROWS = {
-    name: replace(settings, batch_size=16, maxout_units=6, epochs=2)
+    name: replace(settings, width=8, batch_size=16, maxout_units=6, epochs=2)
     for name, settings in paper_settings(PARAMS).items()
 }
-PLAN = Plan(shape=TINY, wide=24, narrow=12, base=8, rounds=2, guest_rounds=1)
-MACHINE = {"cpu": "a CPU", "cores": 2, "load_before": 0.1, "versions": {"torch": "2"}}
+PLAN = Plan(shape=TINY, wide=24, narrow=12, rounds=2, guest_rounds=1)
+MACHINE = {
+    **{"cpu": "a CPU", "cores": 2, "memory_gb": 4, "gpu": None, "system": "Linux", "python": "3"},
+    **{"load_before": 0.1, "huge_pages": "never", "versions": {"torch": "2"}},
+    "start_up_seconds": 1.5,
+}
 
 
 def case(contender="pmmo", width=12, precision="float32", **rest):
@@ -308,7 +312,10 @@ def test_a_ratio_is_taken_round_by_round():
 
 @pytest.mark.parametrize(("load", "said"), [(0.1, False), (3.0, True)])
 def test_a_busy_machine_is_told(load, said):
-    assert bool(tables.busy({"load_before": load, "cores": 2})) == said
+    measured = results({("pmmo", 24, 1): 1.0})
+    measured[0].facts.update(matmul="highest", thp_alloc="unset")
+    text = tables.markdown(PLAN, MACHINE | {"load_before": load}, measured)
+    assert ("Repeat on a quiet machine" in text) == said
 
 
 # ---- processes ----

@@ -19,7 +19,7 @@ TINY = Shape(text=5, image=7, genres=3, movies=64)
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 ROWS = load_params(PARAMS, scale="paper").rows
 SETTINGS = {
-    name: replace(settings, batch_size=16, maxout_units=6, epochs=2, cycles=2)
+    name: replace(settings, width=6, batch_size=16, maxout_units=6, epochs=2, cycles=2)
     for name, settings in paper_settings(PARAMS).items()
 }
 SIZES = gpu.Sizes(
@@ -27,7 +27,6 @@ SIZES = gpu.Sizes(
     shape=TINY,
     wide=12,
     narrow=8,
-    base=6,
     copied=1 << 10,
     precisions=("float32", "bf16"),
     contenders=("pmmo", "together", "bound", "gmu", "torchbnn"),
@@ -88,7 +87,7 @@ def test_float32_agrees_with_float64_and_a_fault_does_not(monkeypatch, factor, e
 
 
 def test_a_device_that_is_wrong_is_named_after_the_report(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_report, "sections", lambda found: ["# A step"])
+    monkeypatch.setattr(gpu_report, "render", lambda *_, **values: "# A step")
     line = {"row": "mmo", "difference": 0.5, "where": "loss"}
     with pytest.raises(PmmoError, match="mmo, the tests marked gpu: wrong on this device; see"):
         gpu_report.write(tmp_path, {"accuracy": [line], "tests": {"passed": False, "words": ""}})

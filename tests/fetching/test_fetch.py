@@ -1,6 +1,5 @@
 """Fetch from a file on this machine and from the synthetic source."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +15,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.data.extract import extract
 from pmmo.fetching.fetch import fetch
 from pmmo.hdf5.layout import COLUMNS
-from tests.movie_files import BAD, arrays, write_bad, write_good
+from tests.movie_files import BAD, arrays, hashes, provenance, write_bad, write_good
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,16 +26,6 @@ def fetched(tmp_path: Path, source: object, **options: object) -> Path:
     fetch(target, source=str(source), **options)
     assert list(target.parent.iterdir()) == [target]
     return target
-
-
-def provenance(path: Path) -> dict:
-    with h5py.File(path) as file:
-        return json.loads(file.attrs["provenance"])
-
-
-def hashes(path: Path) -> dict[str, str]:
-    with h5py.File(path) as file:
-        return {name: hashlib.sha256(file[name][()].tobytes()).hexdigest() for name in COLUMNS}
 
 
 def nothing_left(tmp_path: Path) -> bool:

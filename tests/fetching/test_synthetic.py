@@ -32,6 +32,7 @@ from pmmo.fetching.synthetic import (
 from pmmo.hdf5 import layout
 from pmmo.hdf5.writer import SPLIT_DTYPE
 from pmmo.published.mmimdb import GENRE_COUNTS, GENRES, IMAGE_WIDTH, ROWS, SPLITS, TEXT_WIDTH
+from tests.movie_files import hashes, provenance
 
 REAL = Path(os.environ.get("PMMO_REAL_MOVIES", "shared/data/movies_a.hdf5"))
 
@@ -216,13 +217,11 @@ def test_split_attribute(small: Path):
 
 
 def test_provenance_says_synthetic_and_hashes_the_columns(small: Path):
-    with h5py.File(small) as file:
-        provenance = json.loads(file.attrs["provenance"])
-        hashes = {n: hashlib.sha256(d[:].tobytes()).hexdigest() for n, d in file.items()}
-    assert provenance["kind"] == "synthetic"
-    assert "synthetic" in provenance["note"].lower()
-    assert (provenance["rows"], provenance["seed"]) == (60, 3)
-    assert provenance["sha256"] == hashes
+    said = provenance(small)
+    assert said["kind"] == "synthetic"
+    assert "synthetic" in said["note"].lower()
+    assert (said["rows"], said["seed"]) == (60, 3)
+    assert said["sha256"] == hashes(small)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real movies at {REAL} (PMMO_REAL_MOVIES)")
