@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pmmo.analysis.aggregation import mean_sd
+from pmmo.analysis.aggregation import INPUTS, mean_sd
 from pmmo.analysis.intervals import resample, two_way
 from pmmo.analysis.post_hoc import ROWS
 from pmmo.analysis.run_reader import Movies, Run
 
 COVERAGES = np.arange(5, 101, 5) / 100  # (K,)
 ANSWERED = 0.8  # the coverage at which the gain and the missing inputs are reported
-INPUTS = {"both": "test", "text only": "test_image_mean", "image only": "test_text_mean"}
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -83,8 +82,7 @@ def gain(unsure: np.ndarray, risk: np.ndarray, weights: np.ndarray, level: float
     cycles = risk.mean(axis=-1) - np.array([r[k].mean() for r, k in zip(risk, kept, strict=True)])
     counts = np.maximum(weights @ kept.T.astype(np.float32), 1)  # (B, C)
     draws = weights @ risk.T / weights.shape[1] - weights @ (risk * kept).T / counts
-    found = two_way(cycles, draws).interval(level)
-    return {"gain": found.estimate, "low": found.low, "high": found.high}
+    return two_way(cycles, draws).interval(level).named("gain")
 
 
 def options(run: Run) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:

@@ -5,6 +5,7 @@ Shapes: C cycles, N movies, G genres.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypedDict
 
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from pmmo.analysis.calibration import MEASURES, measures, pooled
-from pmmo.analysis.intervals import f1_points
+from pmmo.analysis.intervals import WEIGHTED, f1_points
 from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.errors import PmmoError
@@ -22,7 +23,8 @@ from pmmo.decisions.temperature import calibrate, fit_temperature
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
 SOFTWARE = ("torch", "pyro", "precision")  # of a row's environment; the rest is machine
-WEIGHTED = AVERAGES.index("weighted")
+# what the system sees -> the predictions of that kind
+INPUTS = {"both": "test", "text only": "test_image_mean", "image only": "test_text_mean"}
 
 
 class MeanSd(TypedDict):
@@ -161,13 +163,8 @@ def calibration(run: Run, movies: Movies) -> dict[str, Any]:
         if probabilities is None:
             continue
         cycles = [measures(truth, p) for p in probabilities]
-        curve = pooled(truth, probabilities)
         found[kind] = {m: mean_sd([cycle[m] for cycle in cycles]) for m in MEASURES} | {
-            "reliability": {
-                "predicted": curve.predicted,
-                "observed": curve.observed,
-                "share": curve.share,
-            }
+            "reliability": asdict(pooled(truth, probabilities))
         }
     found["calibrated"]["temperature"] = mean_sd(temperatures)
     return found
@@ -177,11 +174,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
     """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
-    for kind, key in (
-        ("both", "test"),
-        ("image only", "test_text_mean"),
-        ("text only", "test_image_mean"),
-    ):
+    for kind, key in sorted(INPUTS.items()):
         probabilities = run.predictions(key)
         if probabilities is not None:
             weighted = f1_points(truth, probabilities > run.threshold)[:, WEIGHTED]

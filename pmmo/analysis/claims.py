@@ -39,12 +39,11 @@ from pmmo.analysis.comparisons import (
     weak_genres,
     won,
 )
-from pmmo.analysis.intervals import Interval
+from pmmo.analysis.intervals import UNDECIDED, Interval
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
 
-HOLDS, FAILS, EQUIVALENT = "holds", "does not hold", "equivalent"
-UNDECIDED, NOT_RUN = "undecided", "not run"
+HOLDS, FAILS, NOT_RUN = "holds", "does not hold", "not run"
 UNTRAINED = "not decidable: a row did not train"
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
 LEAST_P = 1e-9  # below it a p-value is not told apart
@@ -234,17 +233,6 @@ STEPS = (
 )
 
 
-def verdict(interval: Interval, threshold: float, strict: bool = True, margin: float = 0.0) -> str:
-    """The verdict from the position of the interval relative to the threshold and the margin."""
-    if interval.low > threshold or (not strict and interval.low == threshold):
-        return HOLDS
-    if interval.high < threshold:
-        return FAILS
-    # an interval without width is of rows that nothing could tell apart, such as scores of zero
-    inside = threshold - margin < interval.low < interval.high < threshold + margin
-    return EQUIVALENT if inside else UNDECIDED
-
-
 def p_value(decided: Callable[[float], bool]) -> float:
     """The smallest 1 - level at which the interval decides, of LEAST_P to 1.
 
@@ -297,15 +285,13 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         return UNKNOWN if found is None else claim.summary(found, level, evidence.seed)
 
     def word(interval: Interval) -> str:
-        return verdict(interval, threshold, claim.strict, margin)
+        return interval.verdict(HOLDS, FAILS, threshold, margin, claim.strict)
 
     interval = at(evidence.level)
     judged = not (untrained or claim.timed)
     return stated | {
         "threshold": threshold,
-        "ours": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
+        **interval.named("ours"),
         "p": p_value(lambda level: word(at(level)) != UNDECIDED) if judged else None,
         "verdict": UNTRAINED if untrained else word(interval),
     }

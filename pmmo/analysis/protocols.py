@@ -14,8 +14,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pmmo.analysis.intervals import Interval, f1_draws, resample, two_way
-from pmmo.analysis.post_hoc import ROWS, WEIGHTED
+from pmmo.analysis.intervals import (
+    WEIGHTED,
+    Interval,
+    deviation_factors,
+    f1_draws,
+    resample,
+    two_way,
+)
+from pmmo.analysis.post_hoc import ROWS
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.names import AVERAGES
 
@@ -153,17 +160,14 @@ def movies_dropped(replay: Replay) -> Interval:
 def best_seed(replay: Replay) -> Interval:
     """The best cycle minus their mean. The interval is of its expectation over other seeds.
 
-    Of C normal scores it is the standard deviation times a constant, and the sample variance times
-    (C - 1) over the variance is chi-squared with C - 1 degrees of freedom.
+    Of C normal scores that is the standard deviation times a constant.
     """
     points = replay.plain[0]  # (C,)
     count = len(points)
     if count == 1:
         raise NoReplay(DOES_NOT_APPLY, "the row has one cycle")
     expected = stats.norm.expect(lambda z: z * count * stats.norm.cdf(z) ** (count - 1))
-    tails = np.array([0.5 + replay.level / 2, 0.5 - replay.level / 2])
-    factors = np.sqrt((count - 1) / stats.chi2.ppf(tails, count - 1))
-    low, high = expected * points.std(ddof=1) * factors
+    low, high = expected * points.std(ddof=1) * deviation_factors(count, replay.level)
     return Interval(float(points.max() - points.mean()), float(low), float(high))
 
 
@@ -228,8 +232,7 @@ def in_words(found: Callable[[], Interval]) -> dict[str, Any]:
         interval = found()
     except NoReplay as reason:
         return {"word": reason.word, "why": reason.why, "gain": None, "low": None, "high": None}
-    ends = {"gain": interval.estimate, "low": interval.low, "high": interval.high}
-    return {"word": None, "why": None} | ends
+    return {"word": None, "why": None} | interval.named("gain")
 
 
 def protocols(

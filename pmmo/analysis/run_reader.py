@@ -45,7 +45,6 @@ class Cycle:
     best_epoch: int  # counted from 1
     dev: Mapping[str, float]  # average -> F1
     test: Mapping[str, float]
-    dev_per_genre: tuple[float, ...]
     test_per_genre: tuple[float, ...]
 
 
@@ -185,7 +184,6 @@ def read_cycle(entry: Mapping) -> Cycle:
         best_epoch=entry["best_epoch"],
         dev={average: entry["dev"][average] for average in AVERAGES},
         test={average: entry["test"][average] for average in AVERAGES},
-        dev_per_genre=tuple(entry["dev_per_genre"]),
         test_per_genre=tuple(entry["test_per_genre"]),
     )
 

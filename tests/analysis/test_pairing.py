@@ -7,12 +7,9 @@ import pytest
 
 from pmmo.analysis.claims import judge_all
 from pmmo.analysis.comparisons import Evidence, difference, least
-from pmmo.analysis.intervals import Interval, two_way
+from pmmo.analysis.intervals import WEIGHTED, Interval, two_way
 from pmmo.analysis.run_reader import read_movies, read_runs
-from pmmo.core.names import AVERAGES
 from tests.fake_runs import VARIANTS, write_all
-
-WEIGHTED = AVERAGES.index("weighted")
 
 
 @pytest.fixture(scope="module")

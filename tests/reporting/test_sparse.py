@@ -8,7 +8,8 @@ from safetensors.numpy import load_file, save_file
 from torch import from_numpy
 
 from pmmo.analysis.calibration import measures, reliability
-from pmmo.analysis.claims import UNDECIDED, UNTRAINED
+from pmmo.analysis.claims import UNTRAINED
+from pmmo.analysis.intervals import UNDECIDED
 from pmmo.analysis.metrics import f1_per_genre, f1_scores
 from pmmo.training.evaluation import genre_scores, scores
 from stages import aggregate, report
