@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pmmo.reporting.formats import number
@@ -20,7 +19,9 @@ from pmmo.reporting.style import (
     drawn_genres,
     genre_names,
     label,
+    list_down,
     panels,
+    sheet,
     titled,
 )
 
@@ -111,9 +112,7 @@ def gates(numbers: Mapping) -> Drawn:
     genres = numbers["data"]["genres"]
     names = [name for name in SYSTEMS if numbers["gates"].get(name)]
     drawn, note = drawn_genres(numbers)
-    height = 1.6 + 0.19 * len(drawn)
-    figure = Figure(figsize=(8.2, height), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (0.97 if note else 0.8) / height))
+    figure = sheet(8.2, 1.6 + 0.19 * len(drawn), 0.97 if note else 0.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     place = np.arange(len(drawn))
     frames = []
@@ -132,9 +131,7 @@ def gates(numbers: Mapping) -> Drawn:
         )
         left.axvline(numbers["gates"][name]["overall"]["mean"], color=colour, lw=0.8, ls=":")
         frames.append(pd.DataFrame({"variant": name, "genre": genres, "gate": mean, "gate_sd": sd}))
-    left.set_yticks(place, np.array(genre_names(numbers))[drawn])
-    left.set_ylim(len(drawn) - 0.4, -0.6)
-    left.tick_params(axis="y", length=0)
+    list_down(left, np.array(genre_names(numbers))[drawn])
     left.set_xlabel("Mean gate: 0 text … 1 image (dotted: all movies)")
     kinds = ("both", "text only", "image only")
     for name, shift in zip(names, (-0.2, 0, 0.2), strict=False):
