@@ -36,7 +36,6 @@ from pmmo.own_movies.summary import describe
 from pmmo.own_movies.tables import Place, Table, open_table
 from pmmo.training.device import choose_device
 
-ON_BAD = ("error", "zeros", "drop")
 MOST = 10  # problems that are told one by one
 LINE_SECONDS = 20.0
 
@@ -105,10 +104,9 @@ def embed_table(
     other options are those of `import_table`. PmmoError says what is wrong; `output` appears whole
     or not at all.
     """
-    find_text = chosen(TEXT_ENCODERS, text_encoder, "--text-encoder")
-    find_image = chosen(IMAGE_ENCODERS, image_encoder, "--image-encoder")
-    weights = Path(rest(text_encoder)), Path(rest(rest(image_encoder)))
-    check_output(output, table, *weights)
+    find_text, of_text = chosen(TEXT_ENCODERS, text_encoder, "--text-encoder")
+    find_image, of_image = chosen(IMAGE_ENCODERS, image_encoder, "--image-encoder")
+    check_output(output, table, Path(of_text), Path(of_image.partition(":")[2]))  # NAME:WEIGHTS
     check_writable(output)
     source = open_table(table)
     columns = (
@@ -122,8 +120,8 @@ def embed_table(
     if on_bad == "error":
         problems.refuse()
     device = choose_device("auto")
-    text = find_text(rest(text_encoder), lambda: (m.plot for m in movies(source, columns)), device)
-    image = find_image(rest(image_encoder), device)
+    text = find_text(of_text, lambda: (m.plot for m in movies(source, columns)), device)
+    image = find_image(of_image, device)
     with (
         tempfile.TemporaryFile(dir=output.parent) as texts,  # without a name: gone when we are
         tempfile.TemporaryFile(dir=output.parent) as images,
@@ -153,19 +151,15 @@ def embed_table(
     return "\n".join(lines)
 
 
-def chosen(kinds: Mapping[str, Any], text: str, option: str) -> Any:
-    """The loader of KIND:…"""
+def chosen(kinds: Mapping[str, Any], text: str, option: str) -> tuple[Any, str]:
+    """The loader of KIND:WHERE, and WHERE."""
     kind, _, where = text.partition(":")
     if kind not in kinds or not where:
         raise PmmoError(
             f"{option} is {text!r:.80}; expected one of {', '.join(f'{k}:…' for k in kinds)} "
             "(docs/own-data.md)."
         )
-    return kinds[kind]
-
-
-def rest(text: str) -> str:
-    return text.partition(":")[2]
+    return kinds[kind], where
 
 
 def text_of(table: Table, column: str, option: str) -> str:
@@ -341,4 +335,4 @@ def embedding(values: np.ndarray, rows: np.ndarray) -> Embedding:
     def read(piece: pa.RecordBatch, first: int, _: object) -> np.ndarray:
         return values[rows[first : first + len(piece)]]
 
-    return Embedding((), "encoded", values.shape[1], len(rows), read)
+    return Embedding((), "encoded", values.shape[1], read, len(rows))

@@ -422,11 +422,11 @@ def test_movies_of_another_kind_are_refused(project, tmp_path):
 
 def test_wrong_options_are_refused(project, tmp_path):
     movies, output = project / "movies.hdf5", tmp_path / "x.csv"
-    with pytest.raises(PmmoError, match=r"--samples 5: the system 'gmu' has no posterior"):
+    with pytest.raises(PmmoError, match=r"samples is 5: the system 'gmu' has no posterior"):
         predict_file(project / "runs" / "gmu", movies, output, samples=5)
-    with pytest.raises(PmmoError, match=r"--samples 0: .* means over samples"):
+    with pytest.raises(PmmoError, match=r"samples is 0: .* means over samples"):
         predict_file(project / "runs" / "pmmo-samples", movies, output, samples=0)
-    with pytest.raises(PmmoError, match=r"--samples 1: one draw has no spread"):
+    with pytest.raises(PmmoError, match=r"samples is 1: one draw has no spread"):
         predict_file(project / "runs" / "pmmo", movies, output, samples=1)
     with pytest.raises(PmmoError, match=r"movies.hdf5: is read by this command"):
         predict_file(project / "runs" / "gmu", movies, movies)

@@ -165,7 +165,7 @@ def test_draws_inside_are_those_of_the_predictions(project):
     """The spread over the draws, by module C from z, and z by Eq. 2 from the weights."""
     columns = arrays(MOVIES)
     text, image = columns["text"], columns["image"]
-    options = {"ensemble": True, "calibrated": False, "samples": 4}
+    options = {"ensemble": True, "calibrated": False, "samples": np.int64(4)}
     model = pmmo.load(project / "runs" / "pmmo-kl-l2", **options)
     before = torch.get_rng_state()
     fused, weights = model.fused(text, image, samples=4), model.weights(samples=4)
