@@ -238,6 +238,18 @@ def write_all(root: Path, movies=2600, cycles=5, epochs=12, variants=None, genre
         write_run(root / "runs/rows" / name, name, label, truth, genres, cycles, epochs, shared)
 
 
+def write_settings(root: Path, rows, draws: int = 100) -> None:
+    """What `aggregate` and `comparison` read of params.yaml; `rows` are (name, label)."""
+    settings = {
+        "rows": dict(rows),
+        "intervals": {"level": 0.95, "draws": draws, "seed": 0},
+        "guard": {"margin": 0.03},
+        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
+    }
+    (root / "settings").mkdir(exist_ok=True)
+    (root / "settings/reports.json").write_text(json.dumps(settings))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)

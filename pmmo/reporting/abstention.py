@@ -20,7 +20,6 @@ def abstention(numbers: Mapping) -> Table:
     rows, frame = [], []
     for name, entry in facts["variants"].items():
         for order in entry["orders"]:
-            several = order["low"] is not None  # one ensemble says nothing about other seeds
             risk = [{key: order["risk"][key][place] for key in ("mean", "sd")} for place in places]
             rows.append(
                 (
@@ -30,7 +29,7 @@ def abstention(numbers: Mapping) -> Table:
                     *(spread(cell) for cell in risk),
                     spread(order["area"]),
                     number(order["gain"], sign=True),
-                    interval(order, 3, sign=True) if several else "–",
+                    interval(order, 3, sign=True),
                 )
             )
             frame.append(

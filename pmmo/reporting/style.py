@@ -80,8 +80,7 @@ Drawn = tuple[Figure, pd.DataFrame]  # a figure and the numbers it shows
 
 def label(numbers: Mapping, name: str) -> str:
     """The label of a variant."""
-    text = drawable(row_label(numbers, name), LONGEST_LABEL, name)
-    return "\n".join(textwrap.wrap(text, 34))
+    return shorter(drawable(row_label(numbers, name), LONGEST_LABEL, name), 34)
 
 
 def genre_names(numbers: Mapping) -> list[str]:
@@ -168,5 +167,5 @@ def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figur
 
 
 def shorter(text: str, width: int = 52) -> str:
-    """The text, split into two lines if it is long."""
+    """The text, in several lines if it is long."""
     return "\n".join(textwrap.wrap(text, width))

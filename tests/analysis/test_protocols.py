@@ -19,7 +19,7 @@ from pmmo.core.errors import PmmoError
 from pmmo.params import load_params
 from stages import aggregate
 from tests.fake_runs import ON_DEV as ROWS_ON_DEV
-from tests.fake_runs import write_all
+from tests.fake_runs import write_all, write_settings
 
 CYCLES, EPOCHS = 3, 6
 CHANCE = {"level": 0.95, "draws": 100, "seed": 0}
@@ -119,7 +119,7 @@ def found(tiny) -> dict:
 
 
 @pytest.mark.parametrize("row", ["gmu", "pmmo-kl-l2"])
-@pytest.mark.parametrize("key", [habit.key for habit in HABITS if habit.key != "best-seed"])
+@pytest.mark.parametrize("key", [key for key in HABITS if key != "best-seed"])
 def test_a_habit_is_what_scikit_learn_says(tiny, found, key, row):
     pairs = np.array(scores(tiny, row, key, read(tiny)[1].truth("test")))
     entry = found[key][row]
@@ -304,14 +304,7 @@ def test_rows_on_dev_alone_are_nothing_to_report(tiny):
 
 def reports(root: Path) -> dict[str, bytes]:
     """What `aggregate` writes, without the numbers of the protocols."""
-    (root / "settings").mkdir(exist_ok=True)
-    settings = {
-        "rows": dict(ROWS),
-        "intervals": CHANCE,
-        "guard": {"margin": 0.03},
-        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
-    }
-    (root / "settings/reports.json").write_text(json.dumps(settings))
+    write_settings(root, ROWS)
     aggregate.main(root)
     numbers = json.loads((root / "reports/numbers.json").read_text())
     numbers.pop("protocols")

@@ -16,7 +16,7 @@ from pmmo.core.names import AVERAGES
 from pmmo.pairs.differences import Side, compare, obstacle, verdict
 from pmmo.pairs.words import frame, in_words
 from stages import comparison
-from tests.fake_runs import write_all
+from tests.fake_runs import write_all, write_settings
 
 ROWS = [("gmu", "GMU"), ("gmu-wide", "GMU, wide"), ("pmmo-kl-l2", "PM+MO")]
 CHANCE = {"level": 0.95, "draws": 200, "seed": 0}
@@ -167,9 +167,7 @@ def project(root, tmp_path):
     study.mkdir()
     for path in (root / "runs/rows/gmu-wide").iterdir():
         (study / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "settings").mkdir()
-    reports = {"rows": dict(ROWS), "intervals": CHANCE, "verdicts": {"equivalent": 0.005}}
-    (tmp_path / "settings/reports.json").write_text(json.dumps(reports))
+    write_settings(tmp_path, ROWS, draws=200)
     return tmp_path
 
 
