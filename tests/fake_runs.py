@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
+from pmmo.analysis.run_reader import Movies, Run, read_movies, read_runs
 from pmmo.core.names import CURVES
 from pmmo.decisions.stored import DECISION, write_decision
 from pmmo.published.mmimdb import GENRE_COUNTS
@@ -236,6 +237,12 @@ def write_all(root: Path, movies=2600, cycles=5, epochs=12, variants=None, genre
     shared = {split: rng.normal(0, 1.0, y.shape) for split, y in truth.items()}
     for name, label in variants or VARIANTS:
         write_run(root / "runs/rows" / name, name, label, truth, genres, cycles, epochs, shared)
+
+
+def read(root: Path, variants=None) -> tuple[dict[str, Run], Movies]:
+    """The runs and movies that `write_all` wrote."""
+    runs = read_runs(root / "runs/rows", variants or VARIANTS)
+    return runs, read_movies(root / "data/tensors")
 
 
 def write_settings(root: Path, rows, draws: int = 100) -> None:

@@ -7,7 +7,7 @@ Shapes: C cycles, N movies, G genres.
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,15 +27,8 @@ SOFTWARE = ("torch", "pyro", "precision")  # of a row's environment; the rest is
 INPUTS = {"both": "test", "text only": "test_image_mean", "image only": "test_text_mean"}
 
 
-class MeanSd(TypedDict):
-    """Mean and standard deviation over cycles (first axis); NaN as deviation of one cycle."""
-
-    mean: Any
-    sd: Any
-
-
-def mean_sd(values: ArrayLike) -> MeanSd:
-    """Mean and standard deviation over cycles (first axis); one cycle has no deviation."""
+def mean_sd(values: ArrayLike) -> dict[str, Any]:
+    """`mean` and `sd`, standard deviation, over cycles (first axis); NaN as sd of one cycle."""
     found = np.asarray(values, dtype=float)
     sd = found.std(axis=0, ddof=1) if len(found) > 1 else np.full(found.shape[1:], np.nan)
     return {"mean": found.mean(axis=0), "sd": sd}
@@ -94,7 +87,7 @@ def variant_facts(run: Run) -> dict[str, object]:
     }
 
 
-def scores(run: Run) -> dict[str, dict[str, MeanSd]]:
+def scores(run: Run) -> dict[str, dict[str, Any]]:
     """Mean and deviation over cycles of the four F-scores, on dev and test."""
     return {
         split: {
@@ -170,7 +163,7 @@ def calibration(run: Run, movies: Movies) -> dict[str, Any]:
     return found
 
 
-def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
+def ablation(run: Run, movies: Movies) -> dict[str, Any]:
     """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
@@ -182,7 +175,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
     return found
 
 
-def gates(run: Run, movies: Movies) -> dict[str, MeanSd] | None:
+def gates(run: Run, movies: Movies) -> dict[str, Any] | None:
     """Mean gate over test movies (1 = image only), overall and by genre."""
     gate = run.predictions("test_gate")  # (C, N)
     if gate is None:

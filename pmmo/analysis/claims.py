@@ -46,6 +46,7 @@ from pmmo.published import paper
 HOLDS, FAILS, NOT_RUN = "holds", "does not hold", "not run"
 UNTRAINED = "not decidable: a row did not train"
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
+STATED = ("key", "statement", "where", "measure", "unit", "paper")  # of a claim
 LEAST_P = 1e-9  # below it a p-value is not told apart
 
 
@@ -264,13 +265,7 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     absent = [name for name in claim.needs if name not in evidence.runs]
     rests_on = () if claim.timed else tuple(dict.fromkeys((*claim.needs, *claim.uses)))
     untrained = [name for name in rests_on if name in evidence.untrained]
-    stated = {
-        "key": claim.key,
-        "statement": claim.statement,
-        "where": claim.where,
-        "measure": claim.measure,
-        "unit": claim.unit,
-        "paper": claim.paper,
+    stated = {name: getattr(claim, name) for name in STATED} | {
         "absent": absent,
         "untrained": untrained,
         "rising": [name for name in rests_on if name in evidence.rising],

@@ -150,7 +150,6 @@ def visible(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_run(folder: Path, name: str, label: str) -> Run:
-    """Read the folder of one variant."""
     try:
         settings, summary, environment = (
             json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
@@ -177,7 +176,7 @@ def read_run(folder: Path, name: str, label: str) -> Run:
 
 
 def read_cycle(entry: Mapping) -> Cycle:
-    """Read one entry of `cycles` in summary.json."""
+    """From an entry of `cycles` in summary.json."""
     return Cycle(
         cycle=entry["cycle"],
         seed=entry["seed"],

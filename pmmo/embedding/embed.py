@@ -60,10 +60,13 @@ class Problems:
         place = Place(self.table, row + 1, self.ids[row])
         self.found.append((row, str(place.refusal(column, f"{what}."))))
 
+    def rows(self) -> set[int]:
+        return {row for row, _ in self.found}
+
     def refuse(self) -> None:
         """PmmoError with the first, where there is any."""
         if self.found:
-            others = len({row for row, _ in self.found}) - 1
+            others = len(self.rows()) - 1
             more = f" Other movies with a fault: {others:,}." if others else ""
             raise PmmoError(
                 f"{self.found[0][1]}{more} Mend them, or choose what becomes of such movies: "
@@ -72,7 +75,7 @@ class Problems:
 
     def lines(self, become: str) -> Iterator[str]:
         if self.found:
-            yield f"{len({row for row, _ in self.found}):,} movies with a fault {become}:"
+            yield f"{len(self.rows()):,} movies with a fault {become}:"
             yield from (f"  {sentence}" for _, sentence in self.found[:MOST])
             if len(self.found) > MOST:
                 yield f"  and {len(self.found) - MOST:,} more faults"
@@ -132,8 +135,8 @@ def embed_table(
             "vgg_features": on_disk(images, (rows, image.width), output.parent),
         }
         encode(source, columns, (text, image), vectors, problems, on_bad, batch_size)
-        bad = {row for row, _ in problems.found} if on_bad == "drop" else set()
-        kept = np.array([row for row in range(len(catalogue.ids)) if row not in bad], int)
+        bad = problems.rows() if on_bad == "drop" else set()
+        kept = np.array([row for row in range(rows) if row not in bad], int)
         if not len(kept):
             raise PmmoError(f"{table}: no movie is left: {problems.found[0][1]}")
         catalogue = only(catalogue, kept)
@@ -225,7 +228,7 @@ def encode(
 ) -> None:
     """Fill `vectors`: without a plot NaN, without a poster zeros."""
     text, image = encoders
-    noted = {row for row, _ in problems.found}
+    noted = problems.rows()
     shown = Counted(len(vectors["features"]))
 
     def opened(movie: Movie) -> Any:

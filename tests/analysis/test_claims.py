@@ -21,9 +21,8 @@ from pmmo.analysis.claims import (
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.intervals import EQUIVALENT, UNDECIDED, Interval
 from pmmo.analysis.metrics import f1_per_genre
-from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.decisions.thresholds import GRID, best_thresholds, counts_by_threshold, tune
-from tests.fake_runs import VARIANTS, write_all
+from tests.fake_runs import VARIANTS, read, write_all
 
 
 @pytest.mark.parametrize(
@@ -60,9 +59,7 @@ def test_equivalent_is_an_interval_around_zero_within_the_margin(low, high, expe
 def evidence(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     write_all(root, movies=2000)
-    return Evidence(
-        read_runs(root / "runs/rows", VARIANTS), read_movies(root / "data/tensors"), draws=500
-    )
+    return Evidence(*read(root), draws=500)
 
 
 @pytest.fixture(scope="module")

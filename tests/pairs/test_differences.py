@@ -10,13 +10,13 @@ from sklearn.metrics import f1_score
 
 from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.intervals import Interval, two_way
-from pmmo.analysis.run_reader import read_movies, read_run, read_runs
+from pmmo.analysis.run_reader import read_movies, read_run
 from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES
 from pmmo.pairs.differences import Side, compare, obstacle, verdict
 from pmmo.pairs.words import frame, in_words
 from stages import comparison
-from tests.fake_runs import write_all, write_settings
+from tests.fake_runs import read, write_all, write_settings
 
 ROWS = [("gmu", "GMU"), ("gmu-wide", "GMU, wide"), ("pmmo-kl-l2", "PM+MO")]
 CHANCE = {"level": 0.95, "draws": 200, "seed": 0}
@@ -37,7 +37,7 @@ def side(root, name="gmu", called=None) -> Side:
 
 def test_differences_are_scikit_learns_and_the_interval_is_that_of_the_claims(root):
     facts = compare(side(root), side(root, "pmmo-kl-l2"), **HOW)
-    movies, runs = read_movies(root / "data/tensors"), read_runs(root / "runs/rows", ROWS)
+    runs, movies = read(root, ROWS)
     evidence = Evidence(runs, movies, **CHANCE)
     gaps = evidence.gap("pmmo-kl-l2", "gmu")
     for place, average in enumerate(AVERAGES):

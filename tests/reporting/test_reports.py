@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pmmo.analysis.metrics import f1_scores
-from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.published import paper
 from pmmo.reporting import style
@@ -30,7 +29,7 @@ from pmmo.reporting.score_tables import table1, table2
 from pmmo.reporting.tables import TABLES
 from pmmo.reporting.verdict_tables import claims, power
 from stages import aggregate, report
-from tests.fake_runs import ON_DEV, VARIANTS, write_all, write_settings
+from tests.fake_runs import ON_DEV, VARIANTS, read, write_all, write_settings
 
 MOVIES, CYCLES = 500, 5
 
@@ -75,9 +74,9 @@ def copy_inputs(root: Path, target: Path) -> Path:
 def test_metrics_are_the_mean_over_cycles_of_scikit_learns_test_scores(root):
     metrics = json.loads((root / "reports" / "metrics.json").read_text())
     assert list(metrics) == [name for name, _ in VARIANTS]
-    truth = read_movies(root / "data" / "tensors").truth("test")
-    run = read_runs(root / "runs/rows", VARIANTS)["gmu"]
-    cycles = [f1_scores(truth, p > 0.5) for p in run.predictions("test")]
+    runs, movies = read(root)
+    truth = movies.truth("test")
+    cycles = [f1_scores(truth, p > 0.5) for p in runs["gmu"].predictions("test")]
     for average in ("micro", "macro", "weighted", "samples"):
         expected = np.mean([cycle[average] for cycle in cycles])
         assert metrics["gmu"][f"f1_{average}"] == pytest.approx(expected, abs=1e-6)
@@ -248,8 +247,8 @@ def test_no_rows_is_an_error_for_people(root, tmp_path):
 
 
 def test_the_gate_of_a_genre_is_the_mean_over_its_movies(root, numbers):
-    truth = read_movies(root / "data" / "tensors").truth("test")
-    gate = read_runs(root / "runs/rows", VARIANTS)["gmu"].predictions("test_gate")
+    runs, movies = read(root)
+    truth, gate = movies.truth("test"), runs["gmu"].predictions("test_gate")
     column = numbers["data"]["genres"].index("Film-Noir")
     expected = np.mean([cycle[truth[:, column] == 1].mean() for cycle in gate])
     assert numbers["gates"]["gmu"]["genres"]["mean"][column] == pytest.approx(expected, abs=1e-5)
