@@ -1,13 +1,10 @@
 """Write runs/ and data/tensors/ in the pipeline's format, with simulated predictions.
 
-    python -m tests.fake_runs FOLDER [--movies 2600] [--cycles 5]
-
 The columns of text and image are the labels under noise: a reference for rows that did not train.
 Every cycle of every row shares the movies' difficulty and adds its own noise, so that both
 sources of chance (movies and cycles) are present and the true ordering of the rows is known.
 """
 
-import argparse
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -255,13 +252,3 @@ def write_settings(root: Path, rows, draws: int = 100) -> None:
     }
     (root / "settings").mkdir(exist_ok=True)
     (root / "settings/reports.json").write_text(json.dumps(settings))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--movies", type=int, default=2600)
-    parser.add_argument("--cycles", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=12)
-    given = parser.parse_args()
-    write_all(given.folder, given.movies, given.cycles, given.epochs)

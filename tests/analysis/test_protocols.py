@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from pmmo.analysis.intervals import resample
+from pmmo.analysis.intervals import deviation_factors, resample
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.protocols import HABITS, HONEST, ON_DEV, OWN, THRESHOLDS, protocols
 from pmmo.analysis.run_reader import read_runs
@@ -165,7 +165,7 @@ def test_the_interval_of_the_best_seed_covers_its_expectation():
     """Of five normal scores, whose highest is 1.163 deviations above their mean."""
     rng = np.random.default_rng(0)
     deviations = rng.normal(size=(4000, 5)).std(axis=1, ddof=1)
-    low, high = np.sqrt(4 / stats.chi2.ppf([0.975, 0.025], 4))
+    low, high = deviation_factors(5, 0.95)
     assert ((deviations * low < 1) & (deviations * high > 1)).mean() == pytest.approx(
         0.95, abs=0.01
     )

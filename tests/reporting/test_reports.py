@@ -61,11 +61,12 @@ def drawn(root: Path, numbers: dict, name: str) -> dict[str, bytes]:
     return {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("svg", "png", "csv")}
 
 
-def copy_inputs(root: Path, target: Path) -> Path:
-    shutil.copytree(root / "runs/rows", target / "runs/rows")
-    shutil.copytree(root / "data", target / "data")
-    shutil.copytree(root / "settings", target / "settings", dirs_exist_ok=True)
-    return target
+@pytest.fixture
+def copy(root, tmp_path) -> Path:
+    """What `aggregate` reads, to change."""
+    for name in ("runs/rows", "data", "settings"):
+        shutil.copytree(root / name, tmp_path / name)
+    return tmp_path
 
 
 # --- aggregate -----------------------------------------------------------------------------------
@@ -85,33 +86,32 @@ def test_metrics_are_the_mean_over_cycles_of_scikit_learns_test_scores(root):
 TIMED = {"provenance.json", "tables/costs.md", "tables/costs.csv", "index.html"}
 
 
-def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, tmp_path, monkeypatch):
+def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, copy, monkeypatch):
     """Another run on another machine modifies four files in git; on the same one, none."""
-    again = copy_inputs(root, tmp_path)
-    for path in (again / "runs/rows").glob("*/environment.json"):
+    for path in (copy / "runs/rows").glob("*/environment.json"):
         other = json.loads(path.read_text())
         other |= {"seconds_per_epoch": [7.0 + cycle for cycle in range(CYCLES)]}
         other |= {"seconds_total": 71.0, "cpu": "another CPU", "gpu": "a GPU", "cores": 5}
         other |= {"device": "cuda", "cuda": "12.8", "platform": "BSD", "threads": 3, "workers": 4}
         other |= {"python": "3.13.0"}
         path.write_text(json.dumps(other))
-    aggregate.main(again)
-    report.main(again)
-    first, second = snapshot(root / "reports"), snapshot(again / "reports")
+    aggregate.main(copy)
+    report.main(copy)
+    first, second = snapshot(root / "reports"), snapshot(copy / "reports")
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == TIMED
     old, new = (
         json.loads((folder / "reports/provenance.json").read_text())["claims"]
-        for folder in (root, again)
+        for folder in (root, copy)
     )
     assert [claim["verdict"] for claim in old] == ["holds"]
     assert [claim["verdict"] for claim in new] == ["undecided"]  # all rows cost the same
     assert "costs more than an epoch of the GMU: undecided" in second["tables/costs.md"].decode()
     assert "another CPU" in second["tables/costs.md"].decode()
-    shutil.copy(root / "reports/provenance.json", again / "reports")
-    monkeypatch.setattr(report, "render", partial(drawn, again))  # the figures, found equal above
-    report.main(again)
-    assert snapshot(again / "reports") == first
+    shutil.copy(root / "reports/provenance.json", copy / "reports")
+    monkeypatch.setattr(report, "render", partial(drawn, copy))  # the figures, found equal above
+    report.main(copy)
+    assert snapshot(copy / "reports") == first
 
 
 def test_aggregate_computes_on_one_thread(root, monkeypatch):
@@ -132,9 +132,8 @@ def test_aggregate_computes_on_one_thread(root, monkeypatch):
     assert set(threads) == {1}
 
 
-def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
+def test_a_removed_row_is_not_read_and_shown_as_not_run(copy):
     kept = [(name, label) for name, label in VARIANTS if name not in ("pmmo-v1", "gmu-wide")]
-    copy = copy_inputs(root, tmp_path)
     write_settings(copy, kept)
     (copy / "runs/rows" / "pmmo-v1" / "summary.json").write_text("left over from an older grid")
     aggregate.main(copy)
@@ -168,8 +167,7 @@ def test_one_cycle_decides_no_claim_about_scores(tmp_path):
     assert {claim["verdict"] for claim in claims.values()} == {"undecided"}
 
 
-def test_a_missing_run_says_how_to_make_it(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_a_missing_run_says_how_to_make_it(copy):
     shutil.rmtree(copy / "runs/rows" / "mmo")
     with pytest.raises(PmmoError, match=r"mmo.*dvc repro -f train@mmo"):
         aggregate.main(copy)
@@ -195,8 +193,7 @@ def another_seed(summary: dict) -> None:
         (another_seed, "other seeds"),
     ],
 )
-def test_results_that_contradict_others_are_refused(root, tmp_path, change, message):
-    copy = copy_inputs(root, tmp_path)
+def test_results_that_contradict_others_are_refused(copy, change, message):
     path = copy / "runs/rows/mmo/summary.json"
     summary = json.loads(path.read_text())
     change(summary)
@@ -205,16 +202,14 @@ def test_results_that_contradict_others_are_refused(root, tmp_path, change, mess
         aggregate.main(copy)
 
 
-def test_predictions_of_other_movies_are_refused(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_predictions_of_other_movies_are_refused(copy):
     for path in (copy / "runs/rows/gmu").glob("predictions-*.safetensors"):
         save_file({key: array[:-1] for key, array in load_file(path).items()}, path)
     with pytest.raises(PmmoError, match=r"dev predictions are not of the 50 movies.*train@gmu"):
         aggregate.main(copy)
 
 
-def test_predictions_that_one_cycle_lacks_are_missed(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_predictions_that_one_cycle_lacks_are_missed(copy):
     path = copy / "runs/rows/gmu/predictions-3.safetensors"
     arrays = load_file(path)
     save_file({key: array for key, array in arrays.items() if key != "test_gate"}, path)
@@ -223,8 +218,7 @@ def test_predictions_that_one_cycle_lacks_are_missed(root, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_without_readable_movies_extract_is_named(root, tmp_path, damage):
-    copy = copy_inputs(root, tmp_path)
+def test_without_readable_movies_extract_is_named(copy, damage):
     path = copy / "data/tensors/genres.safetensors"
     if damage == "missing":
         path.unlink()
@@ -239,8 +233,7 @@ def test_a_report_before_the_numbers_names_the_stage_that_makes_them(tmp_path):
         report.main(tmp_path)
 
 
-def test_no_rows_is_an_error_for_people(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_no_rows_is_an_error_for_people(copy):
     write_settings(copy, [])
     with pytest.raises(PmmoError, match="names no row"):
         aggregate.main(copy)
