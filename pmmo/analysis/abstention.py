@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pmmo.analysis.aggregation import INPUTS, mean_sd
 from pmmo.analysis.intervals import resample, two_way
@@ -53,10 +54,15 @@ def risks(truth: np.ndarray, decided: np.ndarray) -> np.ndarray:
     return 1 - 2 * (decided & (truth > 0)).sum(axis=-1) / np.maximum(sizes, 1)
 
 
+def number_at(coverage: ArrayLike, movies: int) -> np.ndarray:
+    """How many of the movies are answered; rounded first, because 0.55 * 100 is above 55."""
+    return np.ceil(np.round(np.multiply(coverage, movies), 6)).astype(int)
+
+
 def answered(unsure: np.ndarray, coverage: float) -> np.ndarray:
     """(C, N) bool: the least unsure movies of each cycle; among equals the earlier ones."""
     places = np.argsort(np.argsort(unsure, axis=-1, kind="stable"), axis=-1)
-    return places < np.ceil(round(coverage * unsure.shape[-1], 6))
+    return places < number_at(coverage, unsure.shape[-1])
 
 
 def running_risk(unsure: np.ndarray, risk: np.ndarray) -> np.ndarray:
@@ -69,7 +75,7 @@ def running_risk(unsure: np.ndarray, risk: np.ndarray) -> np.ndarray:
 def curve(unsure: np.ndarray, risk: np.ndarray) -> dict[str, Any]:
     """Risk at COVERAGES and the area under the whole curve, mean and deviation over cycles."""
     running = running_risk(unsure, risk)
-    last = np.ceil(np.round(COVERAGES * risk.shape[-1], 6)).astype(int) - 1  # (K,)
+    last = number_at(COVERAGES, risk.shape[-1]) - 1  # (K,)
     return {"risk": mean_sd(running[:, last]), "area": mean_sd(running.mean(axis=-1))}
 
 
