@@ -7,20 +7,19 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.stage import run
 from pmmo.core.writing import write_bytes, write_text
 from pmmo.reporting.figures import FIGURES, render, undrawn
-from pmmo.reporting.formats import to_csv, to_markdown
+from pmmo.reporting.formats import csv_text, to_markdown
 from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import render_page, revision
-from pmmo.reporting.sanity_table import sanity
 from pmmo.reporting.tables import TABLES
 
 
 def main(root: Path = Path()) -> None:
     reports = root / "reports"
     numbers = numbers_of(reports)
-    tables = [make(numbers) for make in (*TABLES, sanity)]
+    tables = [make(numbers) for make in TABLES]
     for table in tables:
         write_text(reports / "tables" / f"{table.name}.md", to_markdown(table, numbers))
-        write_text(reports / "tables" / f"{table.name}.csv", to_csv(table, numbers))
+        write_text(reports / "tables" / f"{table.name}.csv", csv_text(table.frame, numbers))
         if table.groups:
             write_text(reports / "tables" / f"{table.name}.tex", to_latex(table, numbers))
     svgs = {}

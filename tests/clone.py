@@ -37,6 +37,18 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
     return text
 
 
+def pmmo(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
+    """`python -m pmmo` in a folder that is no clone."""
+    return subprocess.run(
+        [sys.executable, "-m", "pmmo", *map(str, arguments)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def edit_params(folder: Path, change) -> None:
     path = folder / "params.yaml"
     tree = yaml.safe_load(path.read_text())

@@ -1,13 +1,10 @@
 """Write runs/ and data/tensors/ in the pipeline's format, with simulated predictions.
 
-    python -m tests.fake_runs FOLDER [--movies 2600] [--cycles 5]
-
 The columns of text and image are the labels under noise: a reference for rows that did not train.
 Every cycle of every row shares the movies' difficulty and adds its own noise, so that both
 sources of chance (movies and cycles) are present and the true ordering of the rows is known.
 """
 
-import argparse
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +14,7 @@ import pandas as pd
 import torch
 from safetensors.numpy import save_file
 
+from pmmo.analysis.run_reader import Movies, Run, read_movies, read_runs
 from pmmo.core.names import CURVES
 from pmmo.decisions.stored import DECISION, write_decision
 from pmmo.published.mmimdb import GENRE_COUNTS
@@ -238,11 +236,19 @@ def write_all(root: Path, movies=2600, cycles=5, epochs=12, variants=None, genre
         write_run(root / "runs/rows" / name, name, label, truth, genres, cycles, epochs, shared)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--movies", type=int, default=2600)
-    parser.add_argument("--cycles", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=12)
-    given = parser.parse_args()
-    write_all(given.folder, given.movies, given.cycles, given.epochs)
+def read(root: Path, variants=None) -> tuple[dict[str, Run], Movies]:
+    """The runs and movies that `write_all` wrote."""
+    runs = read_runs(root / "runs/rows", variants or VARIANTS)
+    return runs, read_movies(root / "data/tensors")
+
+
+def write_settings(root: Path, rows, draws: int = 100) -> None:
+    """What `aggregate` and `comparison` read of params.yaml; `rows` are (name, label)."""
+    settings = {
+        "rows": dict(rows),
+        "intervals": {"level": 0.95, "draws": draws, "seed": 0},
+        "guard": {"margin": 0.03},
+        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
+    }
+    (root / "settings").mkdir(exist_ok=True)
+    (root / "settings/reports.json").write_text(json.dumps(settings))

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from pmmo.analysis.aggregation import mean_sd
+from pmmo.analysis.aggregation import INPUTS, mean_sd
 from pmmo.analysis.intervals import resample, two_way
 from pmmo.analysis.post_hoc import ROWS
 from pmmo.analysis.run_reader import Movies, Run
 
 COVERAGES = np.arange(5, 101, 5) / 100  # (K,)
 ANSWERED = 0.8  # the coverage at which the gain and the missing inputs are reported
-INPUTS = {"both": "test", "text only": "test_image_mean", "image only": "test_text_mean"}
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -54,10 +54,15 @@ def risks(truth: np.ndarray, decided: np.ndarray) -> np.ndarray:
     return 1 - 2 * (decided & (truth > 0)).sum(axis=-1) / np.maximum(sizes, 1)
 
 
+def number_at(coverage: ArrayLike, movies: int) -> np.ndarray:
+    """How many of the movies are answered; rounded first, because 0.55 * 100 is above 55."""
+    return np.ceil(np.round(np.multiply(coverage, movies), 6)).astype(int)
+
+
 def answered(unsure: np.ndarray, coverage: float) -> np.ndarray:
     """(C, N) bool: the least unsure movies of each cycle; among equals the earlier ones."""
     places = np.argsort(np.argsort(unsure, axis=-1, kind="stable"), axis=-1)
-    return places < np.ceil(round(coverage * unsure.shape[-1], 6))
+    return places < number_at(coverage, unsure.shape[-1])
 
 
 def running_risk(unsure: np.ndarray, risk: np.ndarray) -> np.ndarray:
@@ -70,7 +75,7 @@ def running_risk(unsure: np.ndarray, risk: np.ndarray) -> np.ndarray:
 def curve(unsure: np.ndarray, risk: np.ndarray) -> dict[str, Any]:
     """Risk at COVERAGES and the area under the whole curve, mean and deviation over cycles."""
     running = running_risk(unsure, risk)
-    last = np.ceil(np.round(COVERAGES * risk.shape[-1], 6)).astype(int) - 1  # (K,)
+    last = number_at(COVERAGES, risk.shape[-1]) - 1  # (K,)
     return {"risk": mean_sd(running[:, last]), "area": mean_sd(running.mean(axis=-1))}
 
 
@@ -83,8 +88,7 @@ def gain(unsure: np.ndarray, risk: np.ndarray, weights: np.ndarray, level: float
     cycles = risk.mean(axis=-1) - np.array([r[k].mean() for r, k in zip(risk, kept, strict=True)])
     counts = np.maximum(weights @ kept.T.astype(np.float32), 1)  # (B, C)
     draws = weights @ risk.T / weights.shape[1] - weights @ (risk * kept).T / counts
-    found = two_way(cycles, draws).interval(level)
-    return {"gain": found.estimate, "low": found.low, "high": found.high}
+    return two_way(cycles, draws).interval(level).named("gain")
 
 
 def options(run: Run) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:

@@ -5,15 +5,16 @@ Shapes: C cycles, N movies, G genres.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from pmmo.analysis.calibration import MEASURES, measures, pooled
-from pmmo.analysis.intervals import f1_points
+from pmmo.analysis.intervals import WEIGHTED, f1_points
 from pmmo.analysis.metrics import f1_scores
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.errors import PmmoError
@@ -22,18 +23,12 @@ from pmmo.decisions.temperature import calibrate, fit_temperature
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
 SOFTWARE = ("torch", "pyro", "precision")  # of a row's environment; the rest is machine
-WEIGHTED = AVERAGES.index("weighted")
+# what the system sees -> the predictions of that kind
+INPUTS = {"both": "test", "text only": "test_image_mean", "image only": "test_text_mean"}
 
 
-class MeanSd(TypedDict):
-    """Mean and standard deviation over cycles (first axis); NaN as deviation of one cycle."""
-
-    mean: Any
-    sd: Any
-
-
-def mean_sd(values: ArrayLike) -> MeanSd:
-    """Mean and standard deviation over cycles (first axis); one cycle has no deviation."""
+def mean_sd(values: ArrayLike) -> dict[str, Any]:
+    """`mean` and `sd`, standard deviation, over cycles (first axis); NaN as sd of one cycle."""
     found = np.asarray(values, dtype=float)
     sd = found.std(axis=0, ddof=1) if len(found) > 1 else np.full(found.shape[1:], np.nan)
     return {"mean": found.mean(axis=0), "sd": sd}
@@ -92,7 +87,7 @@ def variant_facts(run: Run) -> dict[str, object]:
     }
 
 
-def scores(run: Run) -> dict[str, dict[str, MeanSd]]:
+def scores(run: Run) -> dict[str, dict[str, Any]]:
     """Mean and deviation over cycles of the four F-scores, on dev and test."""
     return {
         split: {
@@ -161,27 +156,18 @@ def calibration(run: Run, movies: Movies) -> dict[str, Any]:
         if probabilities is None:
             continue
         cycles = [measures(truth, p) for p in probabilities]
-        curve = pooled(truth, probabilities)
         found[kind] = {m: mean_sd([cycle[m] for cycle in cycles]) for m in MEASURES} | {
-            "reliability": {
-                "predicted": curve.predicted,
-                "observed": curve.observed,
-                "share": curve.share,
-            }
+            "reliability": asdict(pooled(truth, probabilities))
         }
     found["calibrated"]["temperature"] = mean_sd(temperatures)
     return found
 
 
-def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
+def ablation(run: Run, movies: Movies) -> dict[str, Any]:
     """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
-    for kind, key in (
-        ("both", "test"),
-        ("image only", "test_text_mean"),
-        ("text only", "test_image_mean"),
-    ):
+    for kind, key in sorted(INPUTS.items()):
         probabilities = run.predictions(key)
         if probabilities is not None:
             weighted = f1_points(truth, probabilities > run.threshold)[:, WEIGHTED]
@@ -189,7 +175,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, MeanSd]:
     return found
 
 
-def gates(run: Run, movies: Movies) -> dict[str, MeanSd] | None:
+def gates(run: Run, movies: Movies) -> dict[str, Any] | None:
     """Mean gate over test movies (1 = image only), overall and by genre."""
     gate = run.predictions("test_gate")  # (C, N)
     if gate is None:

@@ -23,13 +23,13 @@ class Reliability:
     share: np.ndarray
 
 
-def reliability(truth: np.ndarray, probabilities: np.ndarray, bins: int = BINS) -> Reliability:
-    """Equal-width bins of (N, G) probabilities against 0/1 `truth`, by scikit-learn."""
+def reliability(truth: np.ndarray, probabilities: np.ndarray) -> Reliability:
+    """BINS of equal width of (N, G) probabilities against 0/1 `truth`, by scikit-learn."""
     truth, probabilities = truth.ravel(), probabilities.ravel()
-    observed, predicted = calibration_curve(truth, probabilities, n_bins=bins, pos_label=1)
+    observed, predicted = calibration_curve(truth, probabilities, n_bins=BINS, pos_label=1)
     # calibration_curve does not return the counts; its bins include their right edge
-    edges = np.linspace(0, 1, bins + 1)
-    counts = np.bincount(np.searchsorted(edges[1:-1], probabilities), minlength=bins)
+    edges = np.linspace(0, 1, BINS + 1)
+    counts = np.bincount(np.searchsorted(edges[1:-1], probabilities), minlength=BINS)
     return Reliability(predicted, observed, counts[counts > 0] / len(truth))
 
 

@@ -12,7 +12,7 @@ A verdict's p-value is the smallest 1 - level at which the claim's own interval 
 correction takes the claims together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -39,14 +39,14 @@ from pmmo.analysis.comparisons import (
     weak_genres,
     won,
 )
-from pmmo.analysis.intervals import Interval
+from pmmo.analysis.intervals import UNDECIDED, Interval
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
 
-HOLDS, FAILS, EQUIVALENT = "holds", "does not hold", "equivalent"
-UNDECIDED, NOT_RUN = "undecided", "not run"
+HOLDS, FAILS, NOT_RUN = "holds", "does not hold", "not run"
 UNTRAINED = "not decidable: a row did not train"
 UNKNOWN = Interval(np.nan, -np.inf, np.inf)
+STATED = ("key", "statement", "where", "measure", "unit", "paper")  # of a claim
 LEAST_P = 1e-9  # below it a p-value is not told apart
 
 
@@ -70,11 +70,20 @@ class Claim:
     timed: bool = False  # a clock time, which differs from run to run
 
 
+def printed(
+    better: str,
+    worse: str,
+    average: str = "weighted",
+    table: Mapping[str, paper.Row] = paper.ROWS,
+) -> float:
+    """The difference of two F-scores as printed."""
+    return round(getattr(table[better], average) - getattr(table[worse], average), 3)
+
+
 def higher(
     key: str, statement: str, better: str, worse: str, where="Table 2", split="test"
 ) -> Claim:
     """The claim that one variant has a higher weighted F1 than another."""
-    printed = [paper.ROWS[name].weighted for name in (better, worse) if name in paper.ROWS]
     return Claim(
         key,
         statement,
@@ -84,7 +93,7 @@ def higher(
         (better, worse),
         partial(difference, better=better, worse=worse, split=split),
         split=split,
-        paper=round(printed[0] - printed[1], 3) if len(printed) == 2 else None,
+        paper=printed(better, worse) if {better, worse} <= paper.ROWS.keys() else None,
     )
 
 
@@ -105,13 +114,7 @@ CLAIMS = (
         "F1",
         (BEST, BASELINE),
         every_average,
-        paper=round(
-            min(
-                getattr(paper.ROWS[BEST], average) - getattr(paper.ROWS[BASELINE], average)
-                for average in AVERAGES
-            ),
-            3,
-        ),
+        paper=min(printed(BEST, BASELINE, average) for average in AVERAGES),
     ),
     Claim(
         "pmmo-wins-most-genres",
@@ -158,11 +161,7 @@ CLAIMS = (
         ("mmo",),
         partial(lowest, name="mmo"),
         uses=tuple(paper.TABLE2),
-        paper=round(
-            min(row.weighted for name, row in paper.TABLE2.items() if name != "mmo")
-            - paper.TABLE2["mmo"].weighted,
-            3,
-        ),
+        paper=min(printed(name, "mmo") for name in paper.TABLE2 if name != "mmo"),
     ),
     Claim(
         "fusion-adds",
@@ -172,11 +171,7 @@ CLAIMS = (
         "F1",
         (BASELINE, *ONE_COLUMN),
         fusion,
-        paper=round(
-            paper.AREVALO[BASELINE].weighted
-            - max(paper.AREVALO[name].weighted for name in ONE_COLUMN),
-            3,
-        ),
+        paper=min(printed(BASELINE, name, table=paper.AREVALO) for name in ONE_COLUMN),
     ),
     Claim(
         "unregularised-overfits",
@@ -234,17 +229,6 @@ STEPS = (
 )
 
 
-def verdict(interval: Interval, threshold: float, strict: bool = True, margin: float = 0.0) -> str:
-    """The verdict from the position of the interval relative to the threshold and the margin."""
-    if interval.low > threshold or (not strict and interval.low == threshold):
-        return HOLDS
-    if interval.high < threshold:
-        return FAILS
-    # an interval without width is of rows that nothing could tell apart, such as scores of zero
-    inside = threshold - margin < interval.low < interval.high < threshold + margin
-    return EQUIVALENT if inside else UNDECIDED
-
-
 def p_value(decided: Callable[[float], bool]) -> float:
     """The smallest 1 - level at which the interval decides, of LEAST_P to 1.
 
@@ -276,13 +260,7 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     absent = [name for name in claim.needs if name not in evidence.runs]
     rests_on = () if claim.timed else tuple(dict.fromkeys((*claim.needs, *claim.uses)))
     untrained = [name for name in rests_on if name in evidence.untrained]
-    stated = {
-        "key": claim.key,
-        "statement": claim.statement,
-        "where": claim.where,
-        "measure": claim.measure,
-        "unit": claim.unit,
-        "paper": claim.paper,
+    stated = {name: getattr(claim, name) for name in STATED} | {
         "absent": absent,
         "untrained": untrained,
         "rising": [name for name in rests_on if name in evidence.rising],
@@ -297,15 +275,13 @@ def judge(claim: Claim, evidence: Evidence) -> dict[str, Any]:
         return UNKNOWN if found is None else claim.summary(found, level, evidence.seed)
 
     def word(interval: Interval) -> str:
-        return verdict(interval, threshold, claim.strict, margin)
+        return interval.verdict(HOLDS, FAILS, threshold, margin, claim.strict)
 
     interval = at(evidence.level)
     judged = not (untrained or claim.timed)
     return stated | {
         "threshold": threshold,
-        "ours": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
+        **interval.named("ours"),
         "p": p_value(lambda level: word(at(level)) != UNDECIDED) if judged else None,
         "verdict": UNTRAINED if untrained else word(interval),
     }

@@ -4,7 +4,7 @@ Shapes: B bootstrap draws, C cycles, J differences, G genres. Score axes (4 + G)
 genres.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from pmmo.analysis.intervals import (
     DRAWS,
     LEVEL,
+    WEIGHTED,
     Interval,
     Parts,
     Spread,
@@ -24,10 +25,8 @@ from pmmo.analysis.intervals import (
     wins,
 )
 from pmmo.analysis.run_reader import Movies, Run
-from pmmo.core.names import AVERAGES
 from pmmo.published import paper
 
-WEIGHTED = AVERAGES.index("weighted")
 BEST, BASELINE, UNREGULARISED = "pmmo-kl-l2", "gmu", "gmu-unregularised"  # Figure 2: D12
 ONE_COLUMN = ("mlp-text", "mlp-image")
 WEAK = 0.5  # section 4.2: genres with a GMU F1 of less than 0.5
@@ -40,10 +39,13 @@ class Differences:
     points: np.ndarray
     draws: np.ndarray
 
+    def at(self, places: Sequence[int] | np.ndarray | slice) -> "Differences":
+        """Some of them."""
+        return Differences(self.points[:, places], self.draws[:, :, places])
+
     def smallest(self) -> "Differences":
         """The one with the smallest mean over cycles, (C, 1) and (B, C, 1)."""
-        place = self.points.mean(axis=0).argmin()
-        return Differences(self.points[:, [place]], self.draws[:, :, [place]])
+        return self.at([self.points.mean(axis=0).argmin()])
 
     def spread(self) -> Spread:
         """Their means over cycles with errors, (J,)."""
@@ -85,11 +87,11 @@ class Evidence:
             )
         return self.scores[name, split]
 
-    def gap(self, better: str, worse: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
-        """Paired differences of two variants: points (C, 4 + G) and draws (B, C, 4 + G)."""
+    def gap(self, better: str, worse: str, split: str = "test") -> Differences:
+        """Paired differences of two variants in all 4 + G scores."""
         points, draws = self.f1(better, split)
         base_points, base_draws = self.f1(worse, split)
-        return points - base_points, draws - base_draws
+        return Differences(points - base_points, draws - base_draws)
 
 
 def of_cycles(points: np.ndarray) -> Differences:
@@ -99,27 +101,23 @@ def of_cycles(points: np.ndarray) -> Differences:
 
 def difference(evidence: Evidence, better: str, worse: str, split: str = "test") -> Differences:
     """Weighted F1 of one variant minus another's."""
-    points, draws = evidence.gap(better, worse, split)
-    return Differences(points[:, [WEIGHTED]], draws[:, :, [WEIGHTED]])
+    return evidence.gap(better, worse, split).at([WEIGHTED])
 
 
 def every_average(evidence: Evidence) -> Differences:
     """The four F-score differences, PM+MO minus GMU."""
-    points, draws = evidence.gap(BEST, BASELINE)
-    return Differences(points[:, :4], draws[:, :, :4])
+    return evidence.gap(BEST, BASELINE).at(slice(4))
 
 
 def every_genre(evidence: Evidence) -> Differences:
     """The difference on each genre, PM+MO minus GMU."""
-    points, draws = evidence.gap(BEST, BASELINE)
-    return Differences(points[:, 4:], draws[:, :, 4:])
+    return evidence.gap(BEST, BASELINE).at(slice(4, None))
 
 
 def weak_genres(evidence: Evidence) -> Differences | None:
     """The differences on genres on which the GMU's mean F1 is below 0.5; None without any."""
     weak = evidence.f1(BASELINE)[0][:, 4:].mean(axis=0) < WEAK  # (G,)
-    genres = every_genre(evidence)
-    return Differences(genres.points[:, weak], genres.draws[:, :, weak]) if weak.any() else None
+    return every_genre(evidence).at(weak) if weak.any() else None
 
 
 def fusion(evidence: Evidence) -> Differences:

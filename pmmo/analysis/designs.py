@@ -9,6 +9,7 @@ probability that the whole interval lies on the right side of zero. docs/power.m
 M, a number of movies, is everywhere a multiple of those that the parts were measured on.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,12 +75,6 @@ def pooled(several: Sequence[Parts]) -> Parts:
 
 def first(enough: Callable[[int], bool], start: int) -> int | None:
     """The smallest whole number from `start` that is enough; None where MOST is not."""
-    low, high = start - 1, start
-    while not enough(high):
-        if high == MOST:
-            return None
-        low, high = high, min(2 * high, MOST)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    numbers = range(start, MOST + 1)
+    place = bisect_left(numbers, True, key=enough)
+    return numbers[place] if place < len(numbers) else None

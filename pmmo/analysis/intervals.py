@@ -25,6 +25,8 @@ from pmmo.core.names import AVERAGES
 
 LEVEL = 0.95
 DRAWS = 2000
+WEIGHTED = AVERAGES.index("weighted")  # its place among the scores of `f1_draws`
+EQUIVALENT, UNDECIDED = "equivalent", "undecided"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,26 @@ class Interval:
     estimate: float
     low: float
     high: float
+
+    def named(self, name: str) -> dict[str, float]:
+        """The estimate under a name, then the bounds."""
+        return {name: self.estimate, "low": self.low, "high": self.high}
+
+    def verdict(
+        self, above: str, below: str, threshold: float = 0.0, margin: float = 0.0, strict=True
+    ) -> str:
+        """The word for where the whole interval lies: above the threshold or below it.
+
+        Otherwise equivalent where it lies within the margin around the threshold, or undecided.
+        Above is also an interval that begins at the threshold where `strict` is false.
+        """
+        if self.low > threshold or (not strict and self.low == threshold):
+            return above
+        if self.high < threshold:
+            return below
+        # an interval without width is of rows that nothing could tell apart, such as scores of zero
+        inside = threshold - margin < self.low < self.high < threshold + margin
+        return EQUIVALENT if inside else UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -142,6 +164,15 @@ def two_way(cycles: np.ndarray, draws: np.ndarray) -> Spread:
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = (count - 1) * np.where(seeds > 0, (variance / seeds) ** 2, np.inf)
     return Spread(mean, np.sqrt(variance), freedom)
+
+
+def deviation_factors(cycles: int, level: float) -> np.ndarray:
+    """By how much a standard deviation over cycles may be off: the bounds of true over observed.
+
+    Of normal values; the sample variance times C - 1 over the true one is chi-squared.
+    """
+    tails = np.array([0.5 + level / 2, 0.5 - level / 2])
+    return np.sqrt((cycles - 1) / stats.chi2.ppf(tails, cycles - 1))
 
 
 def smallest(spread: Spread, level: float = LEVEL) -> Interval:

@@ -7,6 +7,7 @@ from these.
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import f1_score
 
 from pmmo.core.names import AVERAGES
 
@@ -22,8 +23,6 @@ def f1_per_genre(y_true: np.ndarray, y_pred: np.ndarray) -> list[float]:
 
 
 def _f1(y_true: np.ndarray, y_pred: np.ndarray, average: str | None) -> Any:
-    from sklearn.metrics import f1_score  # takes a second, which training does not spend
-
     genres = range(y_true.shape[1])
     # a column that is not scored: scikit-learn takes a single one for something else
     y_true, y_pred = (np.pad(y, ((0, 0), (0, 1))) for y in (y_true, y_pred))

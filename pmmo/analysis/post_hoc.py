@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from pmmo.analysis.intervals import f1_draws, f1_points, resample, two_way
+from pmmo.analysis.intervals import WEIGHTED, f1_draws, f1_points, resample, two_way
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.names import AVERAGES
 from pmmo.decisions.stored import DECISION, mean_of, read_decision
 from pmmo.decisions.thresholds import tune
 
 ROWS = ("gmu", "mmo", "pmmo-kl-l2")  # the three systems that the paper's text compares
-WEIGHTED = AVERAGES.index("weighted")
 
 
 def options(run: Run) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray, bool]]:
@@ -90,10 +89,8 @@ def row(run: Run, movies: Movies, weights: np.ndarray, level: float) -> list[dic
                 "switches": list(switches),
                 "dev": score,
                 "test": dict(zip(AVERAGES, points.mean(axis=0), strict=True)),
-                "gain": gain.estimate,
-                "low": gain.low,
-                "high": gain.high,
             }
+            | gain.named("gain")
         )
     chosen, default = max(found[:-1], key=lambda entry: entry["dev"]), found[-1]
     return [entry | {"chosen": entry is chosen, "predict": entry is default} for entry in found]

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pmmo.analysis.claims import CLAIMS, Claim
 from pmmo.analysis.comparisons import Differences, Evidence, least
 from pmmo.analysis.designs import Prediction, pooled
-from pmmo.analysis.intervals import Parts
+from pmmo.analysis.intervals import Parts, deviation_factors
 from pmmo.published.mmimdb import SPLITS
 
 CYCLES = (5, 10, 30)  # that are predicted for MM-IMDb; the paper has five
@@ -37,7 +36,8 @@ def power(evidence: Evidence, share: float) -> dict[str, Any]:
         )
         stated = {"key": "inside-table-2", "statement": statement, "unit": "F1"}
         claims.append(stated | predictions(evidence, share, mean, "test", median))
-    return {"power": share, "factors": factors(evidence), "claims": claims}
+    factors = deviation_factors(cycles_of(evidence), evidence.level)
+    return {"power": share, "factors": factors, "claims": claims}
 
 
 def measured(evidence: Evidence) -> Iterator[tuple[Claim, Differences]]:
@@ -49,13 +49,6 @@ def measured(evidence: Evidence) -> Iterator[tuple[Claim, Differences]]:
         found = claim.differences(evidence) if evidence.runs.keys() >= {*claim.needs} else None
         if found is not None and len(found.points) > 1:
             yield claim, found.smallest()
-
-
-def factors(evidence: Evidence) -> list[float]:
-    """By how much a standard deviation over cycles may be off; its square over C - 1 is chi2."""
-    spare = cycles_of(evidence) - 1
-    tails = np.array([0.5 + evidence.level / 2, 0.5 - evidence.level / 2])
-    return np.sqrt(spare / stats.chi2.ppf(tails, spare)).tolist() if spare else [np.nan, np.nan]
 
 
 def predictions(

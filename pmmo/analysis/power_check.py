@@ -2,8 +2,9 @@
 
 The movies are cut into equal pieces. Each piece shows the parts of the variance as if there were no
 other movies, and their mean predicts the half-width of the interval on all; the same with fewer
-cycles. One estimate from few cycles is noisy (`power.factors`), so the mean is over pieces, several
-cuts and pairs of rows; the range of what single pieces and pairs predict stands beside it.
+cycles. One estimate from few cycles is noisy (`intervals.deviation_factors`), so the mean is over
+pieces, several cuts and pairs of rows; the range of what single pieces and pairs predict stands
+beside it.
 """
 
 from collections.abc import Sequence

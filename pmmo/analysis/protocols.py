@@ -14,8 +14,15 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pmmo.analysis.intervals import Interval, f1_draws, resample, two_way
-from pmmo.analysis.post_hoc import ROWS, WEIGHTED
+from pmmo.analysis.intervals import (
+    WEIGHTED,
+    Interval,
+    deviation_factors,
+    f1_draws,
+    resample,
+    two_way,
+)
+from pmmo.analysis.post_hoc import ROWS
 from pmmo.analysis.run_reader import Movies, Run
 from pmmo.core.names import AVERAGES
 
@@ -153,17 +160,14 @@ def movies_dropped(replay: Replay) -> Interval:
 def best_seed(replay: Replay) -> Interval:
     """The best cycle minus their mean. The interval is of its expectation over other seeds.
 
-    Of C normal scores it is the standard deviation times a constant, and the sample variance times
-    (C - 1) over the variance is chi-squared with C - 1 degrees of freedom.
+    Of C normal scores that is the standard deviation times a constant.
     """
     points = replay.plain[0]  # (C,)
     count = len(points)
     if count == 1:
         raise NoReplay(DOES_NOT_APPLY, "the row has one cycle")
     expected = stats.norm.expect(lambda z: z * count * stats.norm.cdf(z) ** (count - 1))
-    tails = np.array([0.5 + replay.level / 2, 0.5 - replay.level / 2])
-    factors = np.sqrt((count - 1) / stats.chi2.ppf(tails, count - 1))
-    low, high = expected * points.std(ddof=1) * factors
+    low, high = expected * points.std(ddof=1) * deviation_factors(count, replay.level)
     return Interval(float(points.max() - points.mean()), float(low), float(high))
 
 
@@ -186,24 +190,18 @@ def together(replay: Replay) -> Interval:
     return replay.gain(replay.best(p > LOW for p in replay.epochs(replay.sibling())))
 
 
-@dataclass(frozen=True)
-class Habit:
-    key: str
-    replay: Callable[[Replay], Interval]
-    average: str = "weighted"  # of the F1
-
-
-HABITS = (
-    Habit("test-epoch", epoch_on_test),
-    Habit("train-dev", train_on_dev),
-    Habit("low-threshold", low_threshold),
-    Habit("test-threshold", threshold_on_test),
-    Habit("undefined-one", undefined_as_one, "macro"),
-    Habit("movies-dropped", movies_dropped),
-    Habit("best-seed", best_seed),
-    Habit("evaluation-set", evaluation_set_statistics),
-    Habit("together", together),
-)
+HABITS: dict[str, Callable[[Replay], Interval]] = {
+    "test-epoch": epoch_on_test,
+    "train-dev": train_on_dev,
+    "low-threshold": low_threshold,
+    "test-threshold": threshold_on_test,
+    "undefined-one": undefined_as_one,
+    "movies-dropped": movies_dropped,
+    "best-seed": best_seed,
+    "evaluation-set": evaluation_set_statistics,
+    "together": together,
+}
+OF_MACRO = ("undefined-one",)  # all others are of the weighted F1
 HONEST = {  # key -> additions of `post_hoc`, which choose on dev
     "thresholds": ("thresholds",),
     "ensemble": ("ensemble of {cycles}",),
@@ -211,25 +209,24 @@ HONEST = {  # key -> additions of `post_hoc`, which choose on dev
 }
 
 
-def improvement(key: str, run: Run, beyond: Sequence[Mapping]) -> Interval:
+def improvement(key: str, beyond: Sequence[Mapping], replay: Replay) -> Interval:
     """The gain of the additions, from the numbers of `post_hoc.beyond`."""
-    cycles = len(run.cycles)
+    name, cycles = replay.run.name, len(replay.run.cycles)
     if cycles == 1 and key != "thresholds":
         raise NoReplay(DOES_NOT_APPLY, "the row has one cycle")
-    switches = [name.format(cycles=cycles) for name in HONEST[key]]
-    options = (e for e in beyond if e["variant"] == run.name and not e["predict"])
+    switches = [switch.format(cycles=cycles) for switch in HONEST[key]]
+    options = (e for e in beyond if e["variant"] == name and not e["predict"])
     (found,) = (option for option in options if option["switches"] == switches)
     return Interval(found["gain"], found["low"], found["high"])
 
 
-def in_words(found: Callable[[], Interval]) -> dict[str, Any]:
+def in_words(gain: Callable[[Replay], Interval], replay: Replay) -> dict[str, Any]:
     """An interval as plain values, or the words in its place."""
     try:
-        interval = found()
+        interval = gain(replay)
     except NoReplay as reason:
         return {"word": reason.word, "why": reason.why, "gain": None, "low": None, "high": None}
-    ends = {"gain": interval.estimate, "low": interval.low, "high": interval.high}
-    return {"word": None, "why": None} | ends
+    return {"word": None, "why": None} | interval.named("gain")
 
 
 def protocols(
@@ -251,18 +248,14 @@ def protocols(
         for name in ROWS
         if name in runs
     ]
-    habits = [
-        {"key": habit.key, "honest": False, "average": habit.average}
-        | {"rows": {r.run.name: in_words(partial(habit.replay, r)) for r in replays}}
-        for habit in HABITS
-    ]
-    improvements = [
-        {"key": key, "honest": True, "average": "weighted"}
-        | {
-            "rows": {
-                r.run.name: in_words(partial(improvement, key, r.run, beyond)) for r in replays
-            }
+    gains = HABITS | {key: partial(improvement, key, beyond) for key in HONEST}
+    lines = [
+        {
+            "key": key,
+            "honest": key in HONEST,
+            "average": "macro" if key in OF_MACRO else "weighted",
+            "rows": {replay.run.name: in_words(gain, replay) for replay in replays},
         }
-        for key in HONEST
+        for key, gain in gains.items()
     ]
-    return {"low": LOW, "candidates": len(THRESHOLDS), "habits": habits + improvements}
+    return {"low": LOW, "candidates": len(THRESHOLDS), "habits": lines}

@@ -45,7 +45,6 @@ class Cycle:
     best_epoch: int  # counted from 1
     dev: Mapping[str, float]  # average -> F1
     test: Mapping[str, float]
-    dev_per_genre: tuple[float, ...]
     test_per_genre: tuple[float, ...]
 
 
@@ -151,7 +150,6 @@ def visible(facts: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_run(folder: Path, name: str, label: str) -> Run:
-    """Read the folder of one variant."""
     try:
         settings, summary, environment = (
             json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
@@ -178,14 +176,13 @@ def read_run(folder: Path, name: str, label: str) -> Run:
 
 
 def read_cycle(entry: Mapping) -> Cycle:
-    """Read one entry of `cycles` in summary.json."""
+    """From an entry of `cycles` in summary.json."""
     return Cycle(
         cycle=entry["cycle"],
         seed=entry["seed"],
         best_epoch=entry["best_epoch"],
         dev={average: entry["dev"][average] for average in AVERAGES},
         test={average: entry["test"][average] for average in AVERAGES},
-        dev_per_genre=tuple(entry["dev_per_genre"]),
         test_per_genre=tuple(entry["test_per_genre"]),
     )
 

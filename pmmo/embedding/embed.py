@@ -36,7 +36,6 @@ from pmmo.own_movies.summary import describe
 from pmmo.own_movies.tables import Place, Table, open_table
 from pmmo.training.device import choose_device
 
-ON_BAD = ("error", "zeros", "drop")
 MOST = 10  # problems that are told one by one
 LINE_SECONDS = 20.0
 
@@ -61,10 +60,13 @@ class Problems:
         place = Place(self.table, row + 1, self.ids[row])
         self.found.append((row, str(place.refusal(column, f"{what}."))))
 
+    def rows(self) -> set[int]:
+        return {row for row, _ in self.found}
+
     def refuse(self) -> None:
         """PmmoError with the first, where there is any."""
         if self.found:
-            others = len({row for row, _ in self.found}) - 1
+            others = len(self.rows()) - 1
             more = f" Other movies with a fault: {others:,}." if others else ""
             raise PmmoError(
                 f"{self.found[0][1]}{more} Mend them, or choose what becomes of such movies: "
@@ -73,7 +75,7 @@ class Problems:
 
     def lines(self, become: str) -> Iterator[str]:
         if self.found:
-            yield f"{len({row for row, _ in self.found}):,} movies with a fault {become}:"
+            yield f"{len(self.rows()):,} movies with a fault {become}:"
             yield from (f"  {sentence}" for _, sentence in self.found[:MOST])
             if len(self.found) > MOST:
                 yield f"  and {len(self.found) - MOST:,} more faults"
@@ -105,10 +107,9 @@ def embed_table(
     other options are those of `import_table`. PmmoError says what is wrong; `output` appears whole
     or not at all.
     """
-    find_text = chosen(TEXT_ENCODERS, text_encoder, "--text-encoder")
-    find_image = chosen(IMAGE_ENCODERS, image_encoder, "--image-encoder")
-    weights = Path(rest(text_encoder)), Path(rest(rest(image_encoder)))
-    check_output(output, table, *weights)
+    find_text, of_text = chosen(TEXT_ENCODERS, text_encoder, "--text-encoder")
+    find_image, of_image = chosen(IMAGE_ENCODERS, image_encoder, "--image-encoder")
+    check_output(output, table, Path(of_text), Path(of_image.partition(":")[2]))  # NAME:WEIGHTS
     check_writable(output)
     source = open_table(table)
     columns = (
@@ -122,8 +123,8 @@ def embed_table(
     if on_bad == "error":
         problems.refuse()
     device = choose_device("auto")
-    text = find_text(rest(text_encoder), lambda: (m.plot for m in movies(source, columns)), device)
-    image = find_image(rest(image_encoder), device)
+    text = find_text(of_text, lambda: (m.plot for m in movies(source, columns)), device)
+    image = find_image(of_image, device)
     with (
         tempfile.TemporaryFile(dir=output.parent) as texts,  # without a name: gone when we are
         tempfile.TemporaryFile(dir=output.parent) as images,
@@ -134,8 +135,8 @@ def embed_table(
             "vgg_features": on_disk(images, (rows, image.width), output.parent),
         }
         encode(source, columns, (text, image), vectors, problems, on_bad, batch_size)
-        bad = {row for row, _ in problems.found} if on_bad == "drop" else set()
-        kept = np.array([row for row in range(len(catalogue.ids)) if row not in bad], int)
+        bad = problems.rows() if on_bad == "drop" else set()
+        kept = np.array([row for row in range(rows) if row not in bad], int)
         if not len(kept):
             raise PmmoError(f"{table}: no movie is left: {problems.found[0][1]}")
         catalogue = only(catalogue, kept)
@@ -153,19 +154,15 @@ def embed_table(
     return "\n".join(lines)
 
 
-def chosen(kinds: Mapping[str, Any], text: str, option: str) -> Any:
-    """The loader of KIND:…"""
+def chosen(kinds: Mapping[str, Any], text: str, option: str) -> tuple[Any, str]:
+    """The loader of KIND:WHERE, and WHERE."""
     kind, _, where = text.partition(":")
     if kind not in kinds or not where:
         raise PmmoError(
             f"{option} is {text!r:.80}; expected one of {', '.join(f'{k}:…' for k in kinds)} "
             "(docs/own-data.md)."
         )
-    return kinds[kind]
-
-
-def rest(text: str) -> str:
-    return text.partition(":")[2]
+    return kinds[kind], where
 
 
 def text_of(table: Table, column: str, option: str) -> str:
@@ -231,7 +228,7 @@ def encode(
 ) -> None:
     """Fill `vectors`: without a plot NaN, without a poster zeros."""
     text, image = encoders
-    noted = {row for row, _ in problems.found}
+    noted = problems.rows()
     shown = Counted(len(vectors["features"]))
 
     def opened(movie: Movie) -> Any:
@@ -341,4 +338,4 @@ def embedding(values: np.ndarray, rows: np.ndarray) -> Embedding:
     def read(piece: pa.RecordBatch, first: int, _: object) -> np.ndarray:
         return values[rows[first : first + len(piece)]]
 
-    return Embedding((), "encoded", values.shape[1], len(rows), read)
+    return Embedding((), "encoded", values.shape[1], read, len(rows))

@@ -21,19 +21,14 @@ PIXELS = 50_000_000  # of a poster; a small file may unpack to any number
 def open_image(path: Path) -> Image.Image:
     """A poster as RGB, turned as its EXIF says; ValueError says what is wrong with the file."""
     try:
-        if not path.is_file():  # a pipe would wait for a writer
-            raise ValueError(f"there is no file {path}")
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > PIXELS:
-                raise ValueError(f"{path} has {image.width:,} x {image.height:,} pixels, too many")
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path} cannot be read as an image ({error!s:.100})") from None
+            if image.width * image.height <= PIXELS:
+                return ImageOps.exif_transpose(image).convert("RGB")
+            size = f"{image.width:,} x {image.height:,}"
     except Exception as error:  # a damaged file makes Pillow raise many things
         reason = getattr(error, "strerror", None) or f"{error!s:.100}" or type(error).__name__
         raise ValueError(f"{path} cannot be read as an image ({reason})") from None
+    raise ValueError(f"{path} has {size} pixels, too many")
 
 
 def named_weights(text: str, kind: str) -> tuple[str, Path]:

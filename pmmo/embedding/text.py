@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,17 +35,23 @@ def forms(plot: str) -> Iterator[tuple[str, str]]:
         yield word, word.lower()
 
 
+def means(known: Iterable[list[np.ndarray]], width: int) -> np.ndarray:
+    """(n, width) float32: the mean vector of the known words of each plot; NaN without any."""
+    none = np.full(width, np.nan)
+    found = [np.mean(vectors, axis=0, dtype=np.float64) if vectors else none for vectors in known]
+    return np.array(found, "<f4")
+
+
 def mean_vectors(
     plots: Sequence[str], lookup: Callable[[str], np.ndarray | None], width: int
 ) -> np.ndarray:
-    """(n, width): the mean vector of the known words of each plot; NaN without any."""
-    values = np.full((len(plots), width), np.nan, "<f4")
-    for row, plot in enumerate(plots):
+    """(n, width): the mean vector of each plot, of its words that `lookup` knows."""
+
+    def known(plot: str) -> list[np.ndarray]:
         found = (lookup(word if lookup(word) is not None else lower) for word, lower in forms(plot))
-        known = [vector for vector in found if vector is not None]
-        if known:
-            values[row] = np.mean(known, axis=0, dtype=np.float64)
-    return values
+        return [vector for vector in found if vector is not None]
+
+    return means(map(known, plots), width)
 
 
 def word2vec(path: str, plots: Plots, _: torch.device) -> Encoder:
@@ -52,7 +59,7 @@ def word2vec(path: str, plots: Plots, _: torch.device) -> Encoder:
     words = {form for plot in plots() for both in forms(plot) for form in both}
     vectors, width = read_word2vec(file, words)
     encode = partial(mean_vectors, lookup=vectors.get, width=width)
-    return Encoder(identity("word2vec", file, "1", sha256(file)), width, as_it_is, encode)
+    return Encoder(identity("word2vec", file, "1"), width, as_it_is, encode)
 
 
 def gensim(path: str, _: Plots, __: torch.device) -> Encoder:
@@ -98,16 +105,15 @@ def spacy(name: str, _: Plots, __: torch.device) -> Encoder:
             "end with _md or _lg."
         )
 
+    def known(document: Any) -> list[np.ndarray]:
+        return [
+            token.vector
+            for token in document
+            if token.has_vector and not token.is_punct and not token.is_space
+        ]
+
     def encode(plots: Sequence[str]) -> np.ndarray:
-        values = np.full((len(plots), width), np.nan, "<f4")
-        for row, document in enumerate(nlp.tokenizer.pipe(plots)):
-            known = [
-                token.vector for token in document
-                if token.has_vector and not token.is_punct and not token.is_space
-            ]  # fmt: skip
-            if known:
-                values[row] = np.mean(known, axis=0, dtype=np.float64)
-        return values
+        return means(map(known, nlp.tokenizer.pipe(plots)), width)
 
     meta = nlp.meta
     kind = f"spacy:{meta['lang']}_{meta['name']}"

@@ -47,12 +47,7 @@ class Plan:
 
     place: np.ndarray  # (N,) row of the table -> row of the file
     splits: Mapping[str, tuple[int, int]]  # empty where the movies are unlabelled
-    genre_names: tuple[str, ...]
-
-    @classmethod
-    def unlabelled(cls, movies: int) -> "Plan":
-        """Movies in the table's order, without genres or splits."""
-        return cls(np.arange(movies), {}, ())
+    genre_names: tuple[str, ...]  # likewise
 
 
 def read_catalogue(table: Table, id: str, genres: str | None, separator: str) -> Catalogue:
@@ -141,14 +136,14 @@ def make_plan(
     """Each movie's row: train, dev and test in turn, within each the table's order.
 
     Without a column `split` the splits are drawn `split_by` genres (the default) or random.
-    `unlabelled` movies have neither genres nor splits.
+    `unlabelled` movies keep the table's order and have neither genres nor splits.
     """
+    movies = len(catalogue.ids)
     if unlabelled:
-        return Plan.unlabelled(len(catalogue.ids))
+        return Plan(np.arange(movies), {}, ())
     names = genre_names(catalogue.genres)
     if not names:
         raise PmmoError(f"{table}: no movie has a genre. Is the column of genres the right one?")
-    movies = len(catalogue.ids)
     if movies < FEWEST * len(SPLITS):
         raise PmmoError(
             f"{table}: has {movies} movies; train, dev and test need {FEWEST} each. Give more, or "

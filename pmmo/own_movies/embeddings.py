@@ -23,8 +23,8 @@ class Embedding:
     columns: tuple[str, ...]  # of the table
     labels: tuple[str, ...] | str  # what messages call each number, or the column of them all
     width: int
-    rows: int | None  # of a matrix; None where the table's own rows hold the vectors
     read: Callable[[pa.RecordBatch, int, Refuse], np.ndarray]  # piece, its first row from 0
+    rows: int | None = None  # of a matrix; None where the table's own rows hold the vectors
 
     def label(self, number: int) -> str:
         return self.labels if isinstance(self.labels, str) else self.labels[number]
@@ -52,7 +52,6 @@ def find_embedding(table: Table, name: str, option: str) -> Embedding:
             columns=numbered,
             labels=numbered,
             width=len(numbered),
-            rows=None,
             read=lambda piece, _, refuse: read_numbers(piece, numbered, table.decimal, refuse),
         )
     if name not in table.types:
@@ -71,12 +70,11 @@ def find_embedding(table: Table, name: str, option: str) -> Embedding:
             f"{table.path}: column {name!r} holds {str(kind)[:100]}; expected lists of numbers, or "
             "text with numbers or the path of a .npy file."
         )
-    width = first_width(table, name, folder)
+    width = first_width(table, name)
     return Embedding(
         columns=(name,),
         labels=name,
         width=width,
-        rows=None,
         read=lambda piece, _, refuse: read(piece, name, width, folder, refuse),
     )
 
@@ -273,10 +271,10 @@ def matrix(table: Table, name: str) -> Embedding:
         with np.errstate(over="ignore"):
             return values[first : first + len(piece)].astype("<f4")
 
-    return Embedding(columns=(), labels=name, width=values.shape[1], rows=len(values), read=read)
+    return Embedding(columns=(), labels=name, width=values.shape[1], read=read, rows=len(values))
 
 
-def first_width(table: Table, column: str, folder: Path) -> int:
+def first_width(table: Table, column: str) -> int:
     """The length of the first vector of a column; PmmoError where no movie has one."""
     row = 0
     for piece in table.pieces([column]):
@@ -291,7 +289,7 @@ def first_width(table: Table, column: str, folder: Path) -> int:
         for cell in cells:
             row += 1
             try:
-                found = vector(cell.as_py(), folder)
+                found = vector(cell.as_py(), table.path.parent)
             except ValueError as error:
                 raise Place(table.path, row).refusal(column, f"{error}.") from None
             if found is not None and len(found):

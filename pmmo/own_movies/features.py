@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pmmo.data.extract import chunks
 from pmmo.data.value_checks import all_usable, check_id, check_usable, id_twice, nan_rows
 from pmmo.hdf5.encoders import Identity
 from pmmo.hdf5.layout import Column
 from pmmo.hdf5.layout_checks import Refusal, check_features, check_layout, encoders_of
 from pmmo.hdf5.sandbox import inspect
-from pmmo.hdf5.sources import BUFFER, LocalFile
+from pmmo.hdf5.sources import LocalFile
 
 ANY_SIZE = float("inf")
 
@@ -40,14 +41,6 @@ class Features:
     rows: range
     nan_text: str  # zeros or error
     encoders: Mapping[str, Identity] = field(default_factory=dict)  # of text and image, if known
-
-    @property
-    def text_width(self) -> int:
-        return self.columns["features"].shape[1]
-
-    @property
-    def image_width(self) -> int:
-        return self.columns["vgg_features"].shape[1]
 
     @property
     def row_bytes(self) -> int:
@@ -119,14 +112,10 @@ def open_features(
 def read_ids(source: LocalFile, column: Column) -> np.ndarray:
     """All ids as stored; Refusal for one that is empty, not printable ASCII, or there twice."""
     ids = np.empty(column.shape, column.dtype)
-    row = 0
-    step = max(1, BUFFER // column.row_bytes) * column.row_bytes
-    for view in source.stream(column.offset, column.nbytes, step):
-        part = np.frombuffer(view, column.dtype)
-        ids[row : row + len(part)] = part
-        for value in part.tolist():
+    for first, part in chunks(source, column):
+        ids[first : first + len(part)] = part
+        for row, value in enumerate(part.tolist(), first):
             check_id(value, row, source.name)
-            row += 1
     order = np.argsort(ids, kind="stable")
     twice = np.flatnonzero(ids[order[1:]] == ids[order[:-1]])
     if len(twice):

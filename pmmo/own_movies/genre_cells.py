@@ -172,7 +172,12 @@ def parts_of(name: str, mark: str) -> set[str]:
     return {part.strip() for part in name.casefold().split(mark)} - {""}
 
 
+def count_genres(genres: Iterable[frozenset[str]]) -> Counter[str]:
+    """The number of movies of each genre."""
+    return Counter(name for names in genres for name in names)
+
+
 def genre_names(genres: Iterable[frozenset[str]]) -> tuple[str, ...]:
     """All names, the most frequent first, as in the published file; equals by the alphabet."""
-    counts = Counter(name for names in genres for name in names)
+    counts = count_genres(genres)
     return tuple(sorted(counts, key=lambda name: (-counts[name], name)))

@@ -5,7 +5,6 @@ vectors, a piece at a time, each to its place. What was written is read back and
 checks that `extract` and `predict` make before it gets its name.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -82,8 +81,18 @@ def write_file(
     origin: Mapping[str, object],
 ) -> int:
     """The file, whole and read back, or none; returns the number of movies without text."""
+    small = ids_and_labels(catalogue, plan)
+    shapes = {name: (values.shape, values.dtype.str) for name, values in small.items()}
+    shapes |= {name: ((len(catalogue.ids), item.width), "<f4") for name, item in vectors.items()}
     with growing(output) as path:
-        without_text = write(command, path, table, id, catalogue, plan, vectors)
+        columns = allocate_movies(path, shapes, plan.genre_names, plan.splits)
+        with path.open("r+b") as file:
+            for name, values in small.items():
+                file.seek(columns[name].offset)
+                file.write(values.view(np.uint8).data)
+            without_text = write_vectors(
+                command, file, table, id, catalogue, plan, vectors, columns
+            )
         read_back(path, labelled=bool(plan.splits))
         write_provenance(path, origin)
     return without_text
@@ -97,36 +106,18 @@ def check_matrix(embedding: Embedding, movies: int, table: Path) -> None:
         )
 
 
-def write(
-    command: str,
-    path: Path,
-    table: Table,
-    id: str,
-    catalogue: Catalogue,
-    plan: Plan,
-    vectors: Mapping[str, Embedding],
-) -> int:
-    """All columns to `path`; the number of movies without text."""
-    movies = len(catalogue.ids)
-    ids = np.empty(movies, np.array(catalogue.ids, "S").dtype)
-    ids[plan.place] = np.array(catalogue.ids, "S")
-    small = {"imdb_ids": ids}
-    if plan.genre_names:
-        position = {name: k for k, name in enumerate(plan.genre_names)}
-        small["genres"] = np.zeros((movies, len(position)), "<i4")
-        for place, names in zip(plan.place, catalogue.genres, strict=True):
-            small["genres"][place, [position[name] for name in names]] = 1
-    shapes = {name: (values.shape, values.dtype.str) for name, values in small.items()}
-    shapes |= {name: ((movies, item.width), "<f4") for name, item in vectors.items()}
-    columns = allocate_movies(path, shapes, plan.genre_names, plan.splits)
-    with path.open("r+b") as file:
-        for name, values in small.items():
-            file.seek(columns[name].offset)
-            file.write(values.view(np.uint8).data)
-        without_text = write_vectors(command, file, table, id, catalogue, plan, vectors, columns)
-        file.flush()
-        os.fsync(file.fileno())
-    return without_text
+def ids_and_labels(catalogue: Catalogue, plan: Plan) -> dict[str, np.ndarray]:
+    """The two small columns, in the file's order; ids alone where the movies are unlabelled."""
+    given = np.array(catalogue.ids, "S")
+    ids = np.empty_like(given)
+    ids[plan.place] = given
+    if not plan.genre_names:
+        return {"imdb_ids": ids}
+    position = {name: k for k, name in enumerate(plan.genre_names)}
+    labels = np.zeros((len(ids), len(position)), "<i4")  # (N, G)
+    for place, names in zip(plan.place, catalogue.genres, strict=True):
+        labels[place, [position[name] for name in names]] = 1
+    return {"imdb_ids": ids, "genres": labels}
 
 
 def write_vectors(

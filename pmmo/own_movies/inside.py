@@ -6,6 +6,7 @@ N movies, H hidden units; K posterior draws, which are those of `predict`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,13 @@ SAMPLES_RULE = Rule(kind=int, low=0)
 
 def check_samples(model: Model, samples: int) -> None:
     """PmmoError for what is no number of draws, or where there is nothing to draw from."""
+    samples = int(samples) if isinstance(samples, np.integer) else samples
     check_value("samples", samples, SAMPLES_RULE)
-    if samples and not isinstance(model.system.fusion, BayesianFusion):
+    settings = model.system.settings
+    if samples and settings.posterior_samples is None:
         raise PmmoError(
-            f"samples is {samples}: the system {model.system.settings.system!r} has no posterior "
-            "to draw from. Leave samples out."
+            f"samples is {samples}: the system {settings.system!r} has no posterior to draw from. "
+            "Leave samples out."
         )
 
 

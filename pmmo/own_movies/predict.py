@@ -77,10 +77,8 @@ def check_fit(predictor: Predictor, features: Features) -> None:
     """PmmoError where the movies are not such as the models were trained on."""
     name, sizes = features.source.name, predictor.models[0].system.sizes
     check_same_encoders(features.encoders, predictor.models[0].encoders, name)
-    for column, found, wanted in (
-        ("features", features.text_width, sizes.text),
-        ("vgg_features", features.image_width, sizes.image),
-    ):
+    for column, wanted in (("features", sizes.text), ("vgg_features", sizes.image)):
+        found = features.columns[column].shape[1]
         if found != wanted:
             raise PmmoError(
                 f"{name}: dataset {column!r} has width {found:,}, the model was trained on "

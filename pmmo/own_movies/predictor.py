@@ -113,13 +113,10 @@ class Predictor:
             for own_text, own_image in zip(*parts, strict=True):
                 yield own_text.to(self.device), own_image.to(self.device)
 
-        found = list(self.predict_batches(batches))
-        first = 0
-        for part in found:
-            if len(bad := not_finite(part)):
-                raise PmmoError(f"row {first + bad[0]}: the model gives no finite probability")
-            first += len(part.decisions)
-        return Predictions.join(found)
+        found = Predictions.join(list(self.predict_batches(batches)))
+        if len(bad := not_finite(found)):
+            raise PmmoError(f"row {bad[0]}: the model gives no finite probability")
+        return found
 
     def predict_batches(
         self, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
@@ -326,21 +323,16 @@ def threshold_of(
 
 def number_of_samples(model: Model, asked: int | None) -> int:
     """K: what was asked for, else what the settings say; none for a system without a posterior."""
-    settings = model.system.settings
-    if settings.posterior_samples is None:
-        if asked:
-            raise PmmoError(
-                f"--samples {asked}: the system {settings.system!r} has no posterior to draw from. "
-                "Leave the option out."
-            )
-        return 0
+    if asked is None:
+        return model.system.settings.posterior_samples or 0
+    check_samples(model, asked)
     if asked == 1:
         raise PmmoError(
-            "--samples 1: one draw has no spread. Give 2 or more, or 0 to leave sd empty."
+            "samples is 1: one draw has no spread. Give 2 or more, or 0 to leave sd empty."
         )
     if asked == 0 and own_samples(model.system):
         raise PmmoError(
-            "--samples 0: this model's probabilities are means over samples (prediction: samples "
-            "in its settings). Leave the option out, or give a number above 0."
+            "samples is 0: this model's probabilities are means over samples (prediction: samples "
+            "in its settings). Leave samples out, or give a number above 0."
         )
-    return settings.posterior_samples if asked is None else asked
+    return asked

@@ -1,14 +1,13 @@
 """Draw train, dev and test: each genre in its share of each, or without regard to genres."""
 
 import heapq
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from pmmo.core.names import SPLITS
-
-SPLIT_BY = ("genres", "random")
+from pmmo.own_movies.genre_cells import count_genres
 
 
 def random_splits(sizes: Sequence[int], seed: int) -> list[str]:
@@ -26,7 +25,7 @@ def stratified_splits(
     exactly. Own code, because scikit-multilearn, which has the method, is no longer maintained.
     """
     order = np.random.default_rng(seed).permutation(len(genres)).tolist()
-    left = Counter(name for names in genres for name in names)  # movies without a split
+    left = count_genres(genres)  # movies without a split
     room = list(sizes)
     wanted = {name: [count * s / len(genres) for s in sizes] for name, count in left.items()}
     members: dict[str, list[int]] = defaultdict(list)

@@ -2,13 +2,13 @@
 
 import re
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pmmo.core.text import printable
 from pmmo.own_movies.catalogue import Catalogue, Plan
 from pmmo.own_movies.embeddings import Embedding
+from pmmo.own_movies.genre_cells import count_genres
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*", re.ASCII)  # what -S takes without quotes of its own
 MOST = 50  # names on a line
@@ -37,12 +37,12 @@ def describe(
 
 
 def of_genres(catalogue: Catalogue, plan: Plan) -> Iterator[str]:
-    counts = count(catalogue.genres)
+    counts = count_genres(catalogue.genres)
     names = [f"{name} {counts[name]:,}" for name in plan.genre_names]
     yield f"{len(names):,} genres: {first_of(names)}"
     start, stop = plan.splits["train"]
     in_train = (start <= plan.place) & (plan.place < stop)
-    known = count(catalogue.genres[row] for row in in_train.nonzero()[0])
+    known = count_genres(catalogue.genres[row] for row in in_train.nonzero()[0])
     if unseen := [name for name in plan.genre_names if name not in known]:
         yield f"no movie of train has: {first_of(unseen)} (cannot be learned)"
     if blank := sum(not names for names in catalogue.genres):
@@ -50,11 +50,6 @@ def of_genres(catalogue: Catalogue, plan: Plan) -> Iterator[str]:
     if catalogue.no_value:
         words = [f"{word} {times:,}" for word, times in catalogue.no_value.items()]
         yield f"taken as no genre: {first_of(words)}"
-
-
-def count(genres: Iterable[frozenset[str]]) -> Counter[str]:
-    """Movies of each genre."""
-    return Counter(name for names in genres for name in names)
 
 
 def first_of(names: Sequence[str]) -> str:

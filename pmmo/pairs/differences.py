@@ -14,7 +14,6 @@ from pmmo.core.errors import PmmoError
 from pmmo.core.names import AVERAGES
 
 HIGHER, LOWER, SAME = "higher", "lower", "the same"
-EQUIVALENT, UNDECIDED = "equivalent", "undecided"
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,7 @@ def compare(
         scores[average] = {
             "first_mean": float(means[0][place]),
             "second_mean": float(means[1][place]),
-            "difference": interval.estimate,
-            "low": interval.low,
-            "high": interval.high,
+            **interval.named("difference"),
             "verdict": verdict(interval, margin),
         }
     return {
@@ -98,11 +95,7 @@ def verdict(interval: Interval, margin: float) -> str:
     """Of the second against the first; equivalent where they differ by less than the margin."""
     if interval.low == interval.high == 0:
         return SAME
-    if interval.low > 0:
-        return HIGHER
-    if interval.high < 0:
-        return LOWER
-    return EQUIVALENT if -margin < interval.low and interval.high < margin else UNDECIDED
+    return interval.verdict(HIGHER, LOWER, margin=margin)
 
 
 def check_predictions(side: Side, truth: np.ndarray, predicted: np.ndarray) -> None:

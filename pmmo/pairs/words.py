@@ -1,6 +1,7 @@
 """Two runs side by side, for the terminal and as CSV: the facts of `differences.compare`."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -18,14 +19,13 @@ def in_words(facts: Mapping[str, Any]) -> str:
     header = ("F1 on test", first, second, "difference", level, second)
     lines = [header]
     for score, entry in facts["scores"].items():
-        known = pd.notna(entry["low"]) and abs(entry["low"]) != float("inf")
         lines.append(
             (
                 score,
                 number(entry["first_mean"], DIGITS),
                 number(entry["second_mean"], DIGITS),
                 number(entry["difference"], DIGITS, sign=True),
-                interval(entry, DIGITS, sign=True) if known else "unknown",
+                interval(entry, DIGITS, sign=True) if isfinite(entry["low"]) else "unknown",
                 entry["verdict"],
             )
         )

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from pmmo.reporting.formats import Table, interval, number, row_label, spread
-from pmmo.reporting.style import SYSTEMS, Drawn, band, cycles, label, titled
+from pmmo.reporting.style import SYSTEMS, Drawn, band, cycles, label, sheet, titled
 
 SHOWN = (1.0, 0.9, 0.8, 0.5)  # coverages of the table; the figure's CSV has all
 MEASURE = "likeliest genre"  # that of the missing inputs
@@ -21,7 +20,6 @@ def abstention(numbers: Mapping) -> Table:
     rows, frame = [], []
     for name, entry in facts["variants"].items():
         for order in entry["orders"]:
-            several = order["low"] is not None  # one ensemble says nothing about other seeds
             risk = [{key: order["risk"][key][place] for key in ("mean", "sd")} for place in places]
             rows.append(
                 (
@@ -31,7 +29,7 @@ def abstention(numbers: Mapping) -> Table:
                     *(spread(cell) for cell in risk),
                     spread(order["area"]),
                     number(order["gain"], sign=True),
-                    interval(order, 3, sign=True) if several else "–",
+                    interval(order, 3, sign=True),
                 )
             )
             frame.append(
@@ -102,9 +100,7 @@ def risk_coverage(numbers: Mapping) -> Drawn:
     """Risk against coverage: by two measures of unsureness, and with one input missing."""
     facts = numbers["abstention"]
     names = [name for name in SYSTEMS if name in facts["variants"]]
-    height = 6.2
-    figure = Figure(figsize=(7.4, height), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.8 / height))
+    figure = sheet(7.4, 6.2, 0.8)
     grid = figure.subplots(2, 2, sharex=True, sharey=True).ravel()
     frames = []
     for axes, (title, measure, inputs) in zip(

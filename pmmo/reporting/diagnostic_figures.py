@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pmmo.reporting.formats import number
@@ -20,7 +19,9 @@ from pmmo.reporting.style import (
     drawn_genres,
     genre_names,
     label,
+    list_down,
     panels,
+    sheet,
     titled,
 )
 
@@ -111,11 +112,10 @@ def gates(numbers: Mapping) -> Drawn:
     genres = numbers["data"]["genres"]
     names = [name for name in SYSTEMS if numbers["gates"].get(name)]
     drawn, note = drawn_genres(numbers)
-    height = 1.6 + 0.19 * len(drawn)
-    figure = Figure(figsize=(8.2, height), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (0.97 if note else 0.8) / height))
+    figure = sheet(8.2, 1.6 + 0.19 * len(drawn), 0.97 if note else 0.8)
     left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
     place = np.arange(len(drawn))
+    kinds = ("both", "text only", "image only")
     frames = []
     for name, shift in zip(names, (-0.2, 0, 0.2), strict=False):
         colour, marker = SYSTEMS[name]
@@ -132,13 +132,6 @@ def gates(numbers: Mapping) -> Drawn:
         )
         left.axvline(numbers["gates"][name]["overall"]["mean"], color=colour, lw=0.8, ls=":")
         frames.append(pd.DataFrame({"variant": name, "genre": genres, "gate": mean, "gate_sd": sd}))
-    left.set_yticks(place, np.array(genre_names(numbers))[drawn])
-    left.set_ylim(len(drawn) - 0.4, -0.6)
-    left.tick_params(axis="y", length=0)
-    left.set_xlabel("Mean gate: 0 text … 1 image (dotted: all movies)")
-    kinds = ("both", "text only", "image only")
-    for name, shift in zip(names, (-0.2, 0, 0.2), strict=False):
-        colour, marker = SYSTEMS[name]
         entry = numbers["ablation"][name]
         shown = [i for i, kind in enumerate(kinds) if kind in entry]
         mean = np.array([entry[kinds[i]]["mean"] for i in shown])
@@ -153,6 +146,8 @@ def gates(numbers: Mapping) -> Drawn:
             capsize=2,
             label=label(numbers, name),
         )
+    list_down(left, np.array(genre_names(numbers))[drawn])
+    left.set_xlabel("Mean gate: 0 text … 1 image (dotted: all movies)")
     right.set_xticks(range(3), ["text and\nimage", "text\nonly", "image\nonly"])
     right.set_xlim(-0.5, 2.5)
     right.set_ylim(bottom=0)

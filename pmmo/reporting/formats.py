@@ -142,11 +142,6 @@ def to_markdown(table: Table, numbers: Mapping) -> str:
     return "\n".join(lines + [f"- {key}: {markdown(value)}" for key, value in facts])
 
 
-def to_csv(table: Table, numbers: Mapping) -> str:
-    """The frame, with the data named on each line."""
-    return csv_text(table.frame, numbers)
-
-
 def csv_text(frame: pd.DataFrame, numbers: Mapping) -> str:
     """A frame as CSV, with a column that names its data; see `cell`."""
     frame = frame.assign(data=source(numbers)).map(cell)

@@ -21,6 +21,7 @@ from pmmo.reporting.style import (
     drawn_genres,
     genre_names,
     label,
+    list_down,
     shorter,
     titled,
 )
@@ -35,15 +36,13 @@ def figure1(numbers: Mapping) -> Drawn:
     figure, axes = canvas(6.2, 1.2 + 0.19 * len(drawn), lines=2 if note else 1)
     place = np.arange(len(drawn))
     axes.barh(place, counts[: len(drawn)], color=BLUE, height=0.72)
-    axes.set_yticks(place, names[: len(drawn)])
-    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    list_down(axes, names[: len(drawn)])
     for y, count in zip(place, counts, strict=False):
         axes.annotate(
             f"{count:,}", (count, y), (3, 0), textcoords="offset points", va="center", size=7.5
         )
     axes.set_xlim(0, 1.1 * max(*counts, 1))
     axes.grid(axis="y", visible=False)
-    axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Movies (a movie has one or more genres)")
     titled(figure, numbers, "Figure 1. Movies per genre", note.strip())
     frame = pd.DataFrame({"genre": genres, "movies": counts})
@@ -121,10 +120,8 @@ def figure3(numbers: Mapping) -> Drawn:
         frame[f"{name}_mean"], frame[f"{name}_sd"] = mean, numbers["genres"][name]["sd"]
     axes.axvline(0.5, color=GREY, lw=0.9, ls=":")
     axes.set_xlim(left=max(-0.02, axes.get_xlim()[0]))
-    axes.set_yticks(place, np.array(genre_names(numbers))[drawn])
-    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    list_down(axes, np.array(genre_names(numbers))[drawn])
     axes.set_xlabel("F1 of the genre on test (dotted line: 0.5)")
-    axes.tick_params(axis="y", length=0)
     detail = f"Mean ± standard deviation over {cycles(numbers)} cycles."
     if len(names) == 2:
         ahead = int((frame["pmmo-kl-l2_mean"] > frame["gmu_mean"]).sum())
@@ -137,8 +134,11 @@ def figure3(numbers: Mapping) -> Drawn:
 
 def differences(numbers: Mapping) -> Drawn:
     """The printed differences, with ours, their intervals and verdicts."""
-    printed = [c for c in numbers["claims"] if c["unit"] == "F1" and c["paper"] is not None]
-    shown = [claim for claim in printed if claim["ours"] is not None]
+    shown = [
+        claim
+        for claim in numbers["claims"]
+        if claim["unit"] == "F1" and claim["paper"] is not None and claim["ours"] is not None
+    ]
     figure, axes = canvas(8.2, 1.6 + 0.3 * len(shown), lines=2)
     marks = {"holds": (BLUE, "o"), "does not hold": (RED, "X")}
     for place, claim in enumerate(shown):
@@ -146,8 +146,7 @@ def differences(numbers: Mapping) -> Drawn:
         low, high = (claim[end] if claim[end] is not None else np.nan for end in ("low", "high"))
         axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="butt")
         axes.plot(claim["ours"], place, marker, color=colour, ms=6)
-        if claim["paper"] is not None:
-            axes.plot(claim["paper"], place, "D", mec=INK, mfc="none", ms=5, mew=1)
+        axes.plot(claim["paper"], place, "D", mec=INK, mfc="none", ms=5, mew=1)
         axes.text(
             1.01,
             place,
@@ -158,9 +157,7 @@ def differences(numbers: Mapping) -> Drawn:
             size=8,
         )
     axes.axvline(0, color=INK, lw=0.9)
-    axes.set_yticks(range(len(shown)), [shorter(claim["statement"]) for claim in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    list_down(axes, [shorter(claim["statement"]) for claim in shown])
     axes.set_xlabel("F1 difference in favour of the claim (diamonds: as printed)")
     titled(
         figure,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pmmo.reporting.formats import UNTRAINED, Table, interval, is_synthetic, number, unique
-from pmmo.reporting.style import INK, SYSTEMS, Drawn, canvas, cycles, shorter, titled
+from pmmo.reporting.style import INK, SYSTEMS, Drawn, canvas, cycles, list_down, shorter, titled
 
 SHORT = {"gmu": "GMU", "mmo": "M+MO", "pmmo-kl-l2": "PM+MO"}  # row -> its column
 NOT_RUN = {"word": "not run", "why": "the row is not in params.yaml"} | dict.fromkeys(
@@ -49,13 +49,17 @@ def names(numbers: Mapping) -> dict[str, str]:
     }
 
 
+def of_rows(habit: Mapping) -> dict[str, Mapping]:
+    """What a habit does to each system, whether it was run or not."""
+    return {row: habit["rows"].get(row, NOT_RUN) for row in SHORT}
+
+
 def protocols(numbers: Mapping) -> Table:
     """Each habit and each honest improvement: the difference that it makes to each system."""
     texts, rows, frame = labels(numbers), [], []
     for habit in numbers["protocols"]["habits"]:
         cells = []
-        for row in SHORT:
-            entry = habit["rows"].get(row, NOT_RUN)
+        for row, entry in of_rows(habit).items():
             cells += [entry["word"] or number(entry["gain"], sign=True)]
             cells += [interval(entry, 3, sign=True)]
             frame.append(
@@ -100,8 +104,7 @@ def reasons(habits: list[Mapping], texts: Mapping[str, str]) -> tuple[str, ...]:
     """Why a habit has no number, once for all systems that share the reason."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for habit in habits:
-        for row in SHORT:
-            entry = habit["rows"].get(row, NOT_RUN)
+        for row, entry in of_rows(habit).items():
             if entry["word"]:
                 key = (texts[habit["key"]], entry["word"], entry["why"])
                 found.setdefault(key, []).append(SHORT[row])
@@ -120,7 +123,7 @@ def figure(numbers: Mapping) -> Drawn:
     axes.axvline(0, color=INK, lw=0.9)
     for row, name in names(numbers).items():
         colour, marker = SYSTEMS[row]
-        entries = [habit["rows"].get(row, NOT_RUN) for habit in habits]
+        entries = [of_rows(habit)[row] for habit in habits]
         gain, low, high = (
             np.array([entry[key] for entry in entries], dtype=float)
             for key in ("gain", "low", "high")
@@ -129,7 +132,7 @@ def figure(numbers: Mapping) -> Drawn:
         axes.hlines(places, low, high, color=colour, lw=1.8)
         axes.plot(gain, places, marker, color=colour, ms=5, label=name)
     for place, habit in enumerate(habits):
-        words = [habit["rows"].get(row, NOT_RUN)["word"] for row in SHORT]
+        words = [entry["word"] for entry in of_rows(habit).values()]
         for word in dict.fromkeys(filter(None, words)):
             first = place if all(words) else place + shifts[[*SHORT][words.index(word)]]
             axes.annotate(
@@ -137,9 +140,7 @@ def figure(numbers: Mapping) -> Drawn:
             )
     honest = [habit["honest"] for habit in habits].index(True)
     axes.axhline(honest - 0.5, color=INK, lw=0.7, ls=":")
-    axes.set_yticks(range(len(habits)), [shorter(texts[habit["key"]], 40) for habit in habits])
-    axes.set_ylim(len(habits) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    list_down(axes, [shorter(texts[habit["key"]], 40) for habit in habits])
     axes.set_xlabel("Difference of weighted F1 on test (macro F1 where a line says so)")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, handletextpad=0.2)
     titled(

@@ -80,8 +80,7 @@ Drawn = tuple[Figure, pd.DataFrame]  # a figure and the numbers it shows
 
 def label(numbers: Mapping, name: str) -> str:
     """The label of a variant."""
-    text = drawable(row_label(numbers, name), LONGEST_LABEL, name)
-    return "\n".join(textwrap.wrap(text, 34))
+    return shorter(drawable(row_label(numbers, name), LONGEST_LABEL, name), 34)
 
 
 def genre_names(numbers: Mapping) -> list[str]:
@@ -126,11 +125,24 @@ def titled(figure: Figure, numbers: Mapping, title: str, detail: str = "") -> No
     figure.text(0.012, 1 - 0.30 / height, lines, va="top", size=8.5, linespacing=1.35)
 
 
+def sheet(width: float, height: float, above: float) -> Figure:
+    """A figure without axes; the title and the detail have the inches `above`."""
+    figure = Figure(figsize=(width, height))
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - above / height))
+    return figure
+
+
 def canvas(width: float, height: float, lines: int = 1) -> tuple[Figure, Axes]:
     """A figure with one axes and room above it for the title and `lines` of detail."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - (0.42 + 0.17 * lines) / height))
+    figure = sheet(width, height, 0.42 + 0.17 * lines)
     return figure, figure.add_subplot()
+
+
+def list_down(axes: Axes, texts: Sequence[str]) -> None:
+    """Name the places 0, 1, … of the y axis, from the top."""
+    axes.set_yticks(range(len(texts)), texts)
+    axes.set_ylim(len(texts) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
 
 
 def band(entry: Mapping) -> tuple[np.ndarray, np.ndarray]:
@@ -144,9 +156,7 @@ def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figur
     """One small axes per variant, with common scales."""
     columns = min(4, max(1, len(names)))
     lines = -(-len(names) // columns)
-    total = 1.05 + height * lines
-    figure = Figure(figsize=(1.0 + 2.0 * columns, total), layout="constrained")
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - 0.78 / total))
+    figure = sheet(1.0 + 2.0 * columns, 1.05 + height * lines, 0.78)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(names) :]:
         axes.set_axis_off()
@@ -157,5 +167,5 @@ def panels(numbers: Mapping, names: Sequence[str], height: float) -> tuple[Figur
 
 
 def shorter(text: str, width: int = 52) -> str:
-    """The text, split into two lines if it is long."""
+    """The text, in several lines if it is long."""
     return "\n".join(textwrap.wrap(text, width))

@@ -1,126 +1,16 @@
-"""The tables of the reports, from the aggregated numbers; those behind verdicts are in
-`verdict_tables.py`."""
+"""All tables of the reports, from the aggregated numbers; here those that have no module else."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
 from pmmo.core.names import AVERAGES
 from pmmo.published import paper
 from pmmo.reporting.abstention import abstention, missing_inputs
-from pmmo.reporting.formats import (
-    UNTRAINED,
-    Table,
-    hardware,
-    interval,
-    number,
-    row_label,
-    spread,
-)
+from pmmo.reporting.formats import Table, hardware, interval, number, row_label, spread
 from pmmo.reporting.protocols import protocols
+from pmmo.reporting.score_tables import sanity, table1, table2, table_released
 from pmmo.reporting.verdict_tables import budget, claims, power, power_check, steps
-
-NOT_RUN = "not run"
-
-
-def score_rows(
-    numbers: Mapping, names: Sequence[str], printed: Mapping[str, paper.Row]
-) -> tuple[list[tuple[str, ...]], pd.DataFrame]:
-    """Cells and frame: for each F-score our value, the paper's and the difference."""
-    cells, facts = [], []
-    for name in names:
-        variant = numbers["variants"].get(name)
-        label = row_label(numbers, name) if variant else printed[name].label
-        line = [label]
-        for average in AVERAGES:
-            theirs = getattr(printed[name], average) if name in printed else None
-            entry = numbers["scores"][name]["test"][average] if variant else None
-            gap = entry["mean"] - theirs if entry and theirs is not None else None
-            line += [
-                spread(entry) if entry else NOT_RUN,
-                number(theirs),
-                number(gap, sign=True),
-            ]
-            facts.append(
-                {
-                    "variant": name,
-                    "label": label,
-                    "score": f"f1_{average}",
-                    "mean": entry and entry["mean"],
-                    "sd": entry and entry["sd"],
-                    "paper": theirs,
-                    "difference": gap,
-                    "cycles": len(variant["seeds"]) if variant else 0,
-                    "trained": numbers["training"]["rows"][name]["trained"] if variant else None,
-                }
-            )
-        cells.append(tuple(line))
-    return cells, pd.DataFrame(facts)
-
-
-def untrained_note(numbers: Mapping, names: Sequence[str]) -> tuple[str, ...]:
-    """What "did not train" means, with the scores of the rows that did not; none where all did."""
-    facts = numbers["training"]
-    found = {name: facts["rows"][name] for name in names if name in facts["rows"]}
-    rows = [
-        f"{name} {number(row['dev_weighted'])} of {number(row['reference'])}"
-        for name, row in found.items()
-        if not row["trained"]
-    ]
-    if not rows:
-        return ()
-    return (
-        f"{UNTRAINED.capitalize()}: the best weighted F1 on dev stays more than "
-        f"{facts['margin']:g} below what logistic regression (for PM+MO also M+MO) reaches there: "
-        f"{'; '.join(rows)}. Such a row says nothing about its system.",
-    )
-
-
-def score_table(name: str, title: str, first: str, printed: Callable, notes=()) -> Callable:
-    """A function that makes one of the three score tables; `printed(numbers)` has its rows."""
-
-    def make(numbers: Mapping) -> Table:
-        names, theirs = printed(numbers)
-        more = (*notes, *untrained_note(numbers, names))
-        rows, frame = score_rows(numbers, names, theirs)
-        if not theirs:  # no published score to compare with
-            rows = [(line[0], *line[1::3]) for line in rows]
-            header = (first, *(average.capitalize() for average in AVERAGES))
-            groups: tuple[tuple[str, int], ...] = (("", 1), ("Test F-score, ours", len(AVERAGES)))
-            return Table(name, title, header, tuple(rows), frame, OURS + more, groups)
-        header = (first, *(text for _ in AVERAGES for text in ("ours", "paper", "diff.")))
-        groups = (("", 1), *((average.capitalize(), 3) for average in AVERAGES))
-        return Table(name, title, header, tuple(rows), frame, SCORE_NOTES + more, groups)
-
-    return make
-
-
-OURS = ("Mean ± standard deviation over the cycles.",)
-SCORE_NOTES = (
-    "Ours: test F-score, mean ± standard deviation over the cycles. Diff.: ours minus the paper's.",
-)
-table1 = score_table(
-    "table1",
-    "Table 1. F-scores for PM+MO and the GMU baseline",
-    "System",
-    lambda numbers: (list(paper.TABLE1), paper.TABLE1),
-)
-table2 = score_table(
-    "table2",
-    "Table 2. Ablation for PM+MO",
-    "Specification",
-    lambda numbers: (list(paper.TABLE2), paper.TABLE2),
-)
-table_released = score_table(
-    "table_released",
-    "Rows beyond Tables 1 and 2: the released code, the literal reading, other baselines",
-    "System",
-    lambda numbers: (
-        [name for name in numbers["variants"] if name not in paper.ROWS | paper.AREVALO],
-        {},
-    ),
-    ("The paper prints no F-scores for these rows.",),
-)
 
 
 def calibration(numbers: Mapping) -> Table:
@@ -229,14 +119,8 @@ def costs(numbers: Mapping) -> Table:
         "costs",
         "Training cost",
         (
-            "System",
-            "s/epoch",
-            "paper (K80)",
-            "× GMU",
-            "paper",
-            "Parameters",
-            "Random weights",
-            "Total s",
+            *("System", "s/epoch", "paper (K80)", "× GMU", "paper"),
+            *("Parameters", "Random weights", "Total s"),
         ),
         tuple(rows),
         pd.DataFrame(facts),
@@ -309,6 +193,6 @@ def beyond(numbers: Mapping) -> Table:
 
 
 TABLES = (
-    *(claims, protocols, steps, power, power_check, table1, table2, table_released),
+    *(claims, protocols, steps, power, power_check, table1, table2, table_released, sanity),
     *(budget, calibration, abstention, missing_inputs, gate, beyond, costs),
 )

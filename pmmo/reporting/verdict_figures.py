@@ -15,6 +15,7 @@ from pmmo.reporting.style import (
     Drawn,
     canvas,
     cycles,
+    list_down,
     shorter,
     titled,
 )
@@ -50,9 +51,7 @@ def power(numbers: Mapping) -> Drawn:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         figure.legend(loc="outside lower center", ncols=5, fontsize=8, handletextpad=0.2)
-    axes.set_yticks(place, [shorter(claim["statement"]) for claim in shown])
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    list_down(axes, [shorter(claim["statement"]) for claim in shown])
     axes.set_xlabel("F1 difference (logarithmic)")
     titled(
         figure,

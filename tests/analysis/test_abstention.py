@@ -16,8 +16,7 @@ from pmmo.analysis.abstention import (
     least_confidence,
     risks,
 )
-from pmmo.analysis.run_reader import read_movies, read_runs
-from tests.fake_runs import write_all
+from tests.fake_runs import read, write_all
 
 ROWS = [("gmu", "GMU"), ("pmmo-kl-l2", "PM+MO"), ("gmu-wide", "no part of it")]
 
@@ -26,7 +25,7 @@ ROWS = [("gmu", "GMU"), ("pmmo-kl-l2", "PM+MO"), ("gmu-wide", "no part of it")]
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     write_all(root, movies=300, cycles=3, variants=ROWS)
-    return read_runs(root / "runs/rows", ROWS), read_movies(root / "data/tensors")
+    return read(root, ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +96,5 @@ def test_only_the_three_systems_are_reported_and_one_cycle_is_no_ensemble(runs, 
     assert [order["measure"] for order in orders].count("disagreement of cycles") == 1
     assert np.isinf(orders[-1]["low"])  # one ensemble: nothing is known of other seeds
     write_all(tmp_path, movies=60, cycles=1, variants=ROWS[:1])
-    single = read_runs(tmp_path / "runs/rows", ROWS[:1]), read_movies(tmp_path / "data/tensors")
-    alone = abstention(*single, level=0.95, draws=100, seed=0)
+    alone = abstention(*read(tmp_path, ROWS[:1]), level=0.95, draws=100, seed=0)
     assert {order["predictor"] for order in alone["variants"]["gmu"]["orders"]} == {"one cycle"}

@@ -9,24 +9,20 @@ from scipy import stats
 from pmmo.analysis.calibration import calibration_error, measures, reliability
 from pmmo.analysis.claims import (
     CLAIMS,
-    EQUIVALENT,
     FAILS,
     HOLDS,
     LEAST_P,
-    UNDECIDED,
     holm,
     judge,
     judge_all,
     judge_steps,
     judge_timed,
-    verdict,
 )
 from pmmo.analysis.comparisons import Evidence
-from pmmo.analysis.intervals import Interval
+from pmmo.analysis.intervals import EQUIVALENT, UNDECIDED, Interval
 from pmmo.analysis.metrics import f1_per_genre
-from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.decisions.thresholds import GRID, best_thresholds, counts_by_threshold, tune
-from tests.fake_runs import VARIANTS, write_all
+from tests.fake_runs import VARIANTS, read, write_all
 
 
 @pytest.mark.parametrize(
@@ -41,7 +37,7 @@ from tests.fake_runs import VARIANTS, write_all
     ],
 )
 def test_a_verdict_needs_the_whole_interval(low, high, strict, expected):
-    assert verdict(Interval(0, low, high), 0.0, strict) == expected
+    assert Interval(0, low, high).verdict(HOLDS, FAILS, strict=strict) == expected
 
 
 @pytest.mark.parametrize(
@@ -56,16 +52,14 @@ def test_a_verdict_needs_the_whole_interval(low, high, strict, expected):
     ],
 )
 def test_equivalent_is_an_interval_around_zero_within_the_margin(low, high, expected):
-    assert verdict(Interval(0, low, high), 0.0, margin=0.005) == expected
+    assert Interval(0, low, high).verdict(HOLDS, FAILS, margin=0.005) == expected
 
 
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     write_all(root, movies=2000)
-    return Evidence(
-        read_runs(root / "runs/rows", VARIANTS), read_movies(root / "data/tensors"), draws=500
-    )
+    return Evidence(*read(root), draws=500)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from pmmo.analysis.comparisons import Evidence
 from pmmo.analysis.guard import training, untrained
 from pmmo.analysis.logistic import C, features, fit, logistic_scores, regressions
 from pmmo.analysis.metrics import f1_scores
-from pmmo.analysis.run_reader import read_movies, read_runs
+from pmmo.analysis.run_reader import read_movies
 from pmmo.core.errors import PmmoError
 from pmmo.data.extract import extract
 from pmmo.fetching.synthetic import write_synthetic
-from tests.fake_runs import VARIANTS, write_all
+from tests.fake_runs import read, write_all
 
 ROOT = Path(__file__).parent.parent.parent
 MARGIN = 0.03
@@ -40,7 +40,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(root):
-    return read_runs(root / "runs/rows", VARIANTS)
+    return read(root)[0]
 
 
 @pytest.mark.slow

@@ -125,20 +125,6 @@ def test_95_percent_intervals_cover_two_different_rows():
     assert 0.92 <= ((low <= true) & (high >= true)).mean() <= 0.98
 
 
-def test_movies_alone_or_cycles_alone_cover_too_little():
-    # why both are needed: the interval of either source misses what the other adds
-    rng = np.random.default_rng(0)
-    by_movies, by_cycles = [], []
-    for _ in range(400):
-        cycle, movie = rng.normal(0, 1, 5), rng.normal(0, 0.5)
-        points = cycle + movie
-        by_movies.append(abs(points.mean()) <= 1.96 * 0.5)
-        cycles_only = stats.t.interval(0.95, 4, points.mean(), stats.sem(points))
-        by_cycles.append(cycles_only[0] <= 0 <= cycles_only[1])
-    assert np.mean(by_movies) < 0.9
-    assert np.mean(by_cycles) < 0.92
-
-
 def gaussian(rng, true, by_cycle, by_movie, by_both, shared=0.0, draws=200):
     """Points (C, J) and draws (B, C, J) of J differences with known chance."""
 

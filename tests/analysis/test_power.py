@@ -9,8 +9,7 @@ from pmmo.analysis.designs import MOST, Prediction, first, pooled
 from pmmo.analysis.intervals import Parts, parts, two_way
 from pmmo.analysis.power import power
 from pmmo.analysis.power_check import check
-from pmmo.analysis.run_reader import read_movies, read_runs
-from tests.fake_runs import VARIANTS, write_all
+from tests.fake_runs import VARIANTS, read, write_all
 
 KNOWN = Parts(cycles=0.4, movies=0.3, both=0.9)
 DRAWS = 200
@@ -95,9 +94,7 @@ def test_negative_estimates_count_in_a_mean_and_are_no_variance():
 def evidence(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     write_all(root, movies=1200, cycles=5)
-    return Evidence(
-        read_runs(root / "runs/rows", VARIANTS), read_movies(root / "data/tensors"), draws=400
-    )
+    return Evidence(*read(root), draws=400)
 
 
 def test_each_claim_about_a_difference_has_its_prediction(evidence):
@@ -124,10 +121,7 @@ def test_rows_that_did_not_train_and_single_cycles_have_none(evidence, tmp_path)
     keys = {claim["key"] for claim in power(without, 0.8)["claims"]}
     assert not keys & {"pmmo-beats-gmu", "wide-gmu-loses", "unregularised-lower"}
     write_all(tmp_path, movies=200, cycles=1, variants=VARIANTS[:4])
-    one = Evidence(
-        read_runs(tmp_path / "runs/rows", VARIANTS[:4]), read_movies(tmp_path / "data/tensors"),
-        draws=100,
-    )  # fmt: skip
+    one = Evidence(*read(tmp_path, VARIANTS[:4]), draws=100)
     assert power(one, 0.8)["claims"] == []
     assert check(one) == []
 

@@ -11,15 +11,15 @@ from safetensors.numpy import load_file, save_file
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from pmmo.analysis.intervals import resample
+from pmmo.analysis.intervals import deviation_factors, resample
 from pmmo.analysis.post_hoc import beyond
 from pmmo.analysis.protocols import HABITS, HONEST, ON_DEV, OWN, THRESHOLDS, protocols
-from pmmo.analysis.run_reader import read_movies, read_runs
+from pmmo.analysis.run_reader import read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.params import load_params
 from stages import aggregate
 from tests.fake_runs import ON_DEV as ROWS_ON_DEV
-from tests.fake_runs import write_all
+from tests.fake_runs import read, write_all, write_settings
 
 CYCLES, EPOCHS = 3, 6
 CHANCE = {"level": 0.95, "draws": 100, "seed": 0}
@@ -52,14 +52,10 @@ def root(tiny, tmp_path) -> Path:
     return shutil.copytree(tiny, tmp_path / "root")
 
 
-def read(root: Path):
-    return read_runs(root / "runs/rows", ROWS), read_movies(root / "data/tensors")
-
-
 def replayed(root: Path, runs=None, **chance) -> dict:
     """key -> row -> entry."""
     chance = CHANCE | chance
-    rows, movies = read(root)
+    rows, movies = read(root, ROWS)
     rows = rows if runs is None else {name: rows[name] for name in runs}
     judged = {name: run for name, run in rows.items() if not run.trains_on_dev}
     found = protocols(rows, movies, beyond(judged, movies, **chance), **chance)
@@ -119,9 +115,9 @@ def found(tiny) -> dict:
 
 
 @pytest.mark.parametrize("row", ["gmu", "pmmo-kl-l2"])
-@pytest.mark.parametrize("key", [habit.key for habit in HABITS if habit.key != "best-seed"])
+@pytest.mark.parametrize("key", [key for key in HABITS if key != "best-seed"])
 def test_a_habit_is_what_scikit_learn_says(tiny, found, key, row):
-    pairs = np.array(scores(tiny, row, key, read(tiny)[1].truth("test")))
+    pairs = np.array(scores(tiny, row, key, read(tiny, ROWS)[1].truth("test")))
     entry = found[key][row]
     assert entry["word"] is None
     assert entry["gain"] == pytest.approx((pairs[:, 0] - pairs[:, 1]).mean(), abs=1e-6)
@@ -134,7 +130,7 @@ def test_a_habit_is_what_scikit_learn_says(tiny, found, key, row):
 @pytest.mark.usefixtures("found")
 def test_the_interval_scores_the_habit_anew_on_each_resampling(tiny, key):
     """The two-way interval of docs/claims.md, written down again from scikit-learn's scores."""
-    truth = read(tiny)[1].truth("test")
+    truth = read(tiny, ROWS)[1].truth("test")
     drawn = resample(len(truth), 10, CHANCE["seed"]).astype(int)
     points = np.subtract(*np.transpose(scores(tiny, "gmu", key, truth)))
     draws = np.array(
@@ -154,7 +150,7 @@ def test_the_interval_scores_the_habit_anew_on_each_resampling(tiny, key):
 
 
 def test_the_best_seed_is_the_highest_cycle(tiny, found):
-    truth = read(tiny)[1].truth("test")
+    truth = read(tiny, ROWS)[1].truth("test")
     cycles = np.array([base for _, base in scores(tiny, "gmu", "test-epoch", truth)])
     entry = found["best-seed"]["gmu"]
     assert entry["gain"] == pytest.approx(cycles.max() - cycles.mean(), abs=1e-6)
@@ -169,7 +165,7 @@ def test_the_interval_of_the_best_seed_covers_its_expectation():
     """Of five normal scores, whose highest is 1.163 deviations above their mean."""
     rng = np.random.default_rng(0)
     deviations = rng.normal(size=(4000, 5)).std(axis=1, ddof=1)
-    low, high = np.sqrt(4 / stats.chi2.ppf([0.975, 0.025], 4))
+    low, high = deviation_factors(5, 0.95)
     assert ((deviations * low < 1) & (deviations * high > 1)).mean() == pytest.approx(
         0.95, abs=0.01
     )
@@ -177,7 +173,7 @@ def test_the_interval_of_the_best_seed_covers_its_expectation():
 
 
 def test_honest_improvements_are_those_of_beyond(tiny, found):
-    runs, movies = read(tiny)
+    runs, movies = read(tiny, ROWS)
     judged = {name: runs[name] for name in ("gmu", "pmmo-kl-l2")}
     for entry in beyond(judged, movies, **CHANCE):
         for key, switches in HONEST.items():
@@ -228,7 +224,7 @@ def test_a_genre_unseen_in_training_is_dropped_with_its_movies(root):
     labels[:144, 1] = 0
     save_file({"genres": labels}, path)
     edit(root / "data/tensors/movies.json", genres=["Drama", "Comedy", "War", "Rare"])
-    truth = read(root)[1].truth("test")
+    truth = read(root, ROWS)[1].truth("test")
     left = truth[:, labels[:144].sum(axis=0) == 0].sum(axis=1) == 0
     gains = [
         f1(truth[left], p[left] > 0.5) - f1(truth, p > 0.5)
@@ -304,14 +300,7 @@ def test_rows_on_dev_alone_are_nothing_to_report(tiny):
 
 def reports(root: Path) -> dict[str, bytes]:
     """What `aggregate` writes, without the numbers of the protocols."""
-    (root / "settings").mkdir(exist_ok=True)
-    settings = {
-        "rows": dict(ROWS),
-        "intervals": CHANCE,
-        "guard": {"margin": 0.03},
-        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
-    }
-    (root / "settings/reports.json").write_text(json.dumps(settings))
+    write_settings(root, ROWS)
     aggregate.main(root)
     numbers = json.loads((root / "reports/numbers.json").read_text())
     numbers.pop("protocols")

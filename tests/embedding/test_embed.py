@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,9 +26,9 @@ from pmmo.own_movies.features import open_features
 from pmmo.own_movies.predict import predict_file
 from pmmo.training import variant as runs
 from scripts import draw_movies
+from tests.clone import pmmo
 from tests.own_movies.test_predict import save_settings, tiny
 
-ROOT = Path(__file__).resolve().parents[2]
 WORDS = "3 2\nwar 1 2\nlove 3 -4\nHe 0.5 0.5\n"
 
 
@@ -402,13 +401,7 @@ def test_a_record_that_embed_did_not_write_is_refused(folder, encoders):
 
 
 def test_the_command_says_what_is_wrong(folder):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pmmo", "embed", "t.csv", "own.hdf5"),
-            *("--text-encoder", "word2vec:words.vec", "--image-encoder", "timm:resnet18:none.pth"),
-        ],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    encoders = "--text-encoder", "word2vec:words.vec", "--image-encoder", "timm:resnet18:none.pth"
+    done = pmmo(folder, "embed", "t.csv", "own.hdf5", *encoders)
     assert done.returncode == 1
     assert done.stderr.startswith("embed: none.pth: there is no file of weights")

@@ -29,9 +29,9 @@ from pmmo.own_movies.whole_set import Moments, norm_layers, predict_set
 from pmmo.params import load_params
 from pmmo.training import variant as runs
 from pmmo.training.evaluation import predict
+from tests.clone import ROOT, pmmo
 from tests.movie_files import BAD, NAMES, ROWS, SPLITS, TEXT, arrays, value, write_bad, write_good
 
-ROOT = Path(__file__).resolve().parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
 TINY = {"width": 6, "maxout_units": 5, "epochs": 3, "batch_size": 18, "cycles": 2, "dropout": 0.2}
 SYSTEMS = {
@@ -422,11 +422,11 @@ def test_movies_of_another_kind_are_refused(project, tmp_path):
 
 def test_wrong_options_are_refused(project, tmp_path):
     movies, output = project / "movies.hdf5", tmp_path / "x.csv"
-    with pytest.raises(PmmoError, match=r"--samples 5: the system 'gmu' has no posterior"):
+    with pytest.raises(PmmoError, match=r"samples is 5: the system 'gmu' has no posterior"):
         predict_file(project / "runs" / "gmu", movies, output, samples=5)
-    with pytest.raises(PmmoError, match=r"--samples 0: .* means over samples"):
+    with pytest.raises(PmmoError, match=r"samples is 0: .* means over samples"):
         predict_file(project / "runs" / "pmmo-samples", movies, output, samples=0)
-    with pytest.raises(PmmoError, match=r"--samples 1: one draw has no spread"):
+    with pytest.raises(PmmoError, match=r"samples is 1: one draw has no spread"):
         predict_file(project / "runs" / "pmmo", movies, output, samples=1)
     with pytest.raises(PmmoError, match=r"movies.hdf5: is read by this command"):
         predict_file(project / "runs" / "gmu", movies, movies)
@@ -437,25 +437,14 @@ def test_wrong_options_are_refused(project, tmp_path):
     assert "sd" not in said
 
 
-def command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "pmmo", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_command_runs_in_any_folder_and_fails_in_words(project, tmp_path):
     shutil.copy(project / "movies.hdf5", tmp_path)
     run = os.path.relpath(project / "runs" / "gmu", tmp_path)
-    done = command("predict", run, "movies.hdf5", cwd=tmp_path)
+    done = pmmo(tmp_path, "predict", run, "movies.hdf5")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("predictions.csv: 60 movies, 3 genres, by GMU Baseline")
     assert len(lines_of(tmp_path / "predictions.csv")) == ROWS * len(NAMES)
-    failed = command("predict", "nowhere", "movies.hdf5", cwd=tmp_path)
+    failed = pmmo(tmp_path, "predict", "nowhere", "movies.hdf5")
     assert failed.returncode == 1
     assert failed.stderr.startswith("predict: nowhere/model.safetensors: there is no such file")
     assert "Traceback" not in failed.stderr

@@ -1,6 +1,5 @@
 """What was found is what you get: the stored choice, by the command, from Python and in reports."""
 
-import csv
 import json
 import shutil
 import subprocess
@@ -31,6 +30,7 @@ from pmmo.own_movies.predict import predict_file
 from pmmo.params import load_params
 from pmmo.training import variant as runs
 from tests.movie_files import NAMES, arrays, write_good
+from tests.own_movies.test_predict import table_of
 
 ROOT = Path(__file__).resolve().parents[2]
 G = len(NAMES)
@@ -54,12 +54,6 @@ def project(tmp_path_factory) -> Path:
             save_settings(replace(rows[name], **TINY, keep_models=models), folder / "settings.json")
             runs.train_row(folder / "settings.json", folder / "tensors", folder / "runs" / name)
     return folder
-
-
-def column(path: Path, name: str) -> np.ndarray:
-    """(N, G) of a column of the CSV."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return np.array([float(line[name]) for line in csv.DictReader(file)]).reshape(-1, G)
 
 
 def chosen(run: Path, folder: Path, **choice: bool) -> Path:
@@ -88,7 +82,7 @@ def test_decisions_by_the_stored_choice_are_those_of_the_report(
     choice = {"ensemble": ensemble, "thresholds": thresholds, "calibrated": calibrated}
     path, movies = chosen(project / "runs" / name, tmp_path, **choice), project / "movies.hdf5"
     said = predict_file(path, movies, tmp_path / "x.csv", split="test", samples=None, batch_size=7)
-    decided = column(tmp_path / "x.csv", "decision").astype(bool)
+    decided = table_of(tmp_path / "x.csv", "decision").astype(bool)
     run, known = read_run(path, name, name), read_movies(project / "tensors")
     switches, _, (reported,) = as_predicted(run)
     np.testing.assert_array_equal(decided, reported)
@@ -130,7 +124,7 @@ def test_the_rows_of_the_report_by_the_evaluated_sets_statistics_are_one_flag_aw
     ((_, dev, test, tuned),) = [found for found in options(run) if set(found[0]) == wanted]
     _, reported = guesses(known.truth("dev"), dev, test, tuned, run.threshold)
     best = 0 if ensemble else read_decision(path / "decision.json", G).best
-    np.testing.assert_array_equal(column(tmp_path / "x.csv", "decision"), reported[best])
+    np.testing.assert_array_equal(table_of(tmp_path / "x.csv", "decision"), reported[best])
 
 
 INSIDE = [(name, norm) for name in KEPT for norm in ("running", "evaluation_set")]
@@ -165,7 +159,7 @@ def test_draws_inside_are_those_of_the_predictions(project):
     """The spread over the draws, by module C from z, and z by Eq. 2 from the weights."""
     columns = arrays(MOVIES)
     text, image = columns["text"], columns["image"]
-    options = {"ensemble": True, "calibrated": False, "samples": 4}
+    options = {"ensemble": True, "calibrated": False, "samples": np.int64(4)}
     model = pmmo.load(project / "runs" / "pmmo-kl-l2", **options)
     before = torch.get_rng_state()
     fused, weights = model.fused(text, image, samples=4), model.weights(samples=4)
@@ -240,9 +234,9 @@ def test_from_python_and_by_the_command_the_same_genres(project, tmp_path):
     found = model.predict(text, image)
     assert found.genres == NAMES
     assert found.decisions.shape == found.probabilities.shape == found.sd.shape == (MOVIES, G)
-    np.testing.assert_array_equal(found.decisions, column(tmp_path / "x.csv", "decision"))
+    np.testing.assert_array_equal(found.decisions, table_of(tmp_path / "x.csv", "decision"))
     for name, own in (("probability", found.probabilities), ("sd", found.sd)):
-        np.testing.assert_allclose(own, column(tmp_path / "x.csv", name), rtol=1e-4)
+        np.testing.assert_allclose(own, table_of(tmp_path / "x.csv", name), rtol=1e-4)
     pairs = ((torch.from_numpy(text), torch.from_numpy(image)), (text.tolist(), image.tolist()))
     for own_text, own_image in pairs:
         again = model.predict(own_text, own_image, batch_size=40)
@@ -279,11 +273,11 @@ def test_unsure_is_what_the_likeliest_genre_leaves_and_the_least_sure_movies_com
     lines = [(tmp_path / order).read_text().splitlines() for order in ("file", "unsure")]
     assert lines[0][0] == lines[1][0]
     assert sorted(lines[0]) == sorted(lines[1])
-    p, unsure = (column(tmp_path / "unsure", name) for name in ("probability", "unsure"))
+    p, unsure = (table_of(tmp_path / "unsure", name) for name in ("probability", "unsure"))
     for k in range(G):
         np.testing.assert_allclose(unsure[:, k], 1 - p.max(axis=1), atol=1e-5)
     assert (np.diff(unsure[:, 0]) <= 0).all()
-    in_file = column(tmp_path / "file", "unsure")[:, 0]
+    in_file = table_of(tmp_path / "file", "unsure")[:, 0]
     assert not (np.diff(in_file) <= 0).all()
 
 
@@ -318,7 +312,7 @@ def test_movies_far_from_training_are_flagged(project, tmp_path):
     write_good(tmp_path / "far.hdf5", splits=SPLITS, **columns)
     said = predict_file(run, tmp_path / "far.hdf5", tmp_path / "x.csv")
     assert f"Movies far from those of training: {found.sum()}." in said
-    np.testing.assert_array_equal(column(tmp_path / "x.csv", "far")[:, 0], found)
+    np.testing.assert_array_equal(table_of(tmp_path / "x.csv", "far")[:, 0], found)
     copy = chosen(run, tmp_path)
     (copy / "far.safetensors").unlink()
     assert pmmo.load(copy).predict(text, image).far is None

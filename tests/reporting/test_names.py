@@ -19,7 +19,7 @@ from pmmo.reporting.formats import cell, markdown
 from pmmo.reporting.latex import escape
 from pmmo.reporting.style import genre_names
 from stages import aggregate, report
-from tests.fake_runs import write_all
+from tests.fake_runs import write_all, write_settings
 from tests.nasty_names import NAMES
 
 GENRES = {"Drama": 9000, **dict.fromkeys(NAMES.values(), 3000), "喜剧片": 2000}
@@ -40,17 +40,7 @@ def root(tmp_path_factory) -> Path:
     facts = json.loads(path.read_text())
     facts["provenance"] |= {"kind": "file", "source": SOURCE, "note": "a note\u202e <script>"}
     path.write_text(json.dumps(facts))
-    (root / "settings").mkdir()
-    (root / "settings/reports.json").write_text(
-        json.dumps(
-            {
-                "rows": dict(ROWS),
-                "intervals": {"level": 0.95, "draws": 100, "seed": 0},
-                "guard": {"margin": 0.03},
-                "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
-            }
-        )
-    )
+    write_settings(root, ROWS)
     with pytest.MonkeyPatch.context() as patch:  # the same on every machine: no other font
         patch.setattr("pmmo.reporting.drawing_text.findSystemFonts", list)
         aggregate.main(root)

@@ -17,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from pmmo.analysis.metrics import f1_scores
-from pmmo.analysis.run_reader import read_movies, read_runs
 from pmmo.core.errors import PmmoError
 from pmmo.published import paper
 from pmmo.reporting import style
@@ -26,23 +25,13 @@ from pmmo.reporting.formats import number, to_markdown
 from pmmo.reporting.latex import to_latex
 from pmmo.reporting.page import revision
 from pmmo.reporting.paper_figures import figure2
-from pmmo.reporting.tables import TABLES, table1, table2
+from pmmo.reporting.score_tables import table1, table2
+from pmmo.reporting.tables import TABLES
 from pmmo.reporting.verdict_tables import claims, power
 from stages import aggregate, report
-from tests.fake_runs import ON_DEV, VARIANTS, write_all
+from tests.fake_runs import ON_DEV, VARIANTS, read, write_all, write_settings
 
 MOVIES, CYCLES = 500, 5
-CHANCE = {
-    "intervals": {"level": 0.95, "draws": 300, "seed": 0},
-    "guard": {"margin": 0.03},
-    "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
-}
-
-
-def write_params(root: Path, variants) -> None:
-    settings = {"rows": dict(variants)} | CHANCE
-    (root / "settings").mkdir(exist_ok=True)
-    (root / "settings/reports.json").write_text(json.dumps(settings))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -55,7 +44,7 @@ def root(tmp_path_factory) -> Path:
     """Runs of every row, aggregated and reported."""
     root = tmp_path_factory.mktemp("pipeline")
     write_all(root, movies=MOVIES, cycles=CYCLES, variants=VARIANTS + ON_DEV)
-    write_params(root, VARIANTS + ON_DEV)
+    write_settings(root, VARIANTS + ON_DEV, draws=300)
     aggregate.main(root)
     report.main(root)
     return root
@@ -72,11 +61,12 @@ def drawn(root: Path, numbers: dict, name: str) -> dict[str, bytes]:
     return {kind: path.with_suffix(f".{kind}").read_bytes() for kind in ("svg", "png", "csv")}
 
 
-def copy_inputs(root: Path, target: Path) -> Path:
-    shutil.copytree(root / "runs/rows", target / "runs/rows")
-    shutil.copytree(root / "data", target / "data")
-    shutil.copytree(root / "settings", target / "settings", dirs_exist_ok=True)
-    return target
+@pytest.fixture
+def copy(root, tmp_path) -> Path:
+    """What `aggregate` reads, to change."""
+    for name in ("runs/rows", "data", "settings"):
+        shutil.copytree(root / name, tmp_path / name)
+    return tmp_path
 
 
 # --- aggregate -----------------------------------------------------------------------------------
@@ -85,9 +75,9 @@ def copy_inputs(root: Path, target: Path) -> Path:
 def test_metrics_are_the_mean_over_cycles_of_scikit_learns_test_scores(root):
     metrics = json.loads((root / "reports" / "metrics.json").read_text())
     assert list(metrics) == [name for name, _ in VARIANTS]
-    truth = read_movies(root / "data" / "tensors").truth("test")
-    run = read_runs(root / "runs/rows", VARIANTS)["gmu"]
-    cycles = [f1_scores(truth, p > 0.5) for p in run.predictions("test")]
+    runs, movies = read(root)
+    truth = movies.truth("test")
+    cycles = [f1_scores(truth, p > 0.5) for p in runs["gmu"].predictions("test")]
     for average in ("micro", "macro", "weighted", "samples"):
         expected = np.mean([cycle[average] for cycle in cycles])
         assert metrics["gmu"][f"f1_{average}"] == pytest.approx(expected, abs=1e-6)
@@ -96,33 +86,32 @@ def test_metrics_are_the_mean_over_cycles_of_scikit_learns_test_scores(root):
 TIMED = {"provenance.json", "tables/costs.md", "tables/costs.csv", "index.html"}
 
 
-def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, tmp_path, monkeypatch):
+def test_both_stages_repeat_every_byte_that_clock_and_machine_leave(root, copy, monkeypatch):
     """Another run on another machine modifies four files in git; on the same one, none."""
-    again = copy_inputs(root, tmp_path)
-    for path in (again / "runs/rows").glob("*/environment.json"):
+    for path in (copy / "runs/rows").glob("*/environment.json"):
         other = json.loads(path.read_text())
         other |= {"seconds_per_epoch": [7.0 + cycle for cycle in range(CYCLES)]}
         other |= {"seconds_total": 71.0, "cpu": "another CPU", "gpu": "a GPU", "cores": 5}
         other |= {"device": "cuda", "cuda": "12.8", "platform": "BSD", "threads": 3, "workers": 4}
         other |= {"python": "3.13.0"}
         path.write_text(json.dumps(other))
-    aggregate.main(again)
-    report.main(again)
-    first, second = snapshot(root / "reports"), snapshot(again / "reports")
+    aggregate.main(copy)
+    report.main(copy)
+    first, second = snapshot(root / "reports"), snapshot(copy / "reports")
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == TIMED
     old, new = (
         json.loads((folder / "reports/provenance.json").read_text())["claims"]
-        for folder in (root, again)
+        for folder in (root, copy)
     )
     assert [claim["verdict"] for claim in old] == ["holds"]
     assert [claim["verdict"] for claim in new] == ["undecided"]  # all rows cost the same
     assert "costs more than an epoch of the GMU: undecided" in second["tables/costs.md"].decode()
     assert "another CPU" in second["tables/costs.md"].decode()
-    shutil.copy(root / "reports/provenance.json", again / "reports")
-    monkeypatch.setattr(report, "render", partial(drawn, again))  # the figures, found equal above
-    report.main(again)
-    assert snapshot(again / "reports") == first
+    shutil.copy(root / "reports/provenance.json", copy / "reports")
+    monkeypatch.setattr(report, "render", partial(drawn, copy))  # the figures, found equal above
+    report.main(copy)
+    assert snapshot(copy / "reports") == first
 
 
 def test_aggregate_computes_on_one_thread(root, monkeypatch):
@@ -143,10 +132,9 @@ def test_aggregate_computes_on_one_thread(root, monkeypatch):
     assert set(threads) == {1}
 
 
-def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
+def test_a_removed_row_is_not_read_and_shown_as_not_run(copy):
     kept = [(name, label) for name, label in VARIANTS if name not in ("pmmo-v1", "gmu-wide")]
-    copy = copy_inputs(root, tmp_path)
-    write_params(copy, kept)
+    write_settings(copy, kept)
     (copy / "runs/rows" / "pmmo-v1" / "summary.json").write_text("left over from an older grid")
     aggregate.main(copy)
     assert "pmmo-v1" not in json.loads((copy / "reports/metrics.json").read_text())
@@ -163,7 +151,7 @@ def test_a_removed_row_is_not_read_and_shown_as_not_run(root, tmp_path):
 def test_one_row_and_one_cycle_are_enough_for_reports(tmp_path):
     rows = [("gmu", "GMU Baseline")]
     write_all(tmp_path, movies=200, cycles=1, variants=rows, genres={"Drama": 9000, "Short": 4000})
-    write_params(tmp_path, rows)
+    write_settings(tmp_path, rows)
     aggregate.main(tmp_path)
     report.main(tmp_path)
     claims = json.loads((tmp_path / "reports/claims.json").read_text())
@@ -173,39 +161,55 @@ def test_one_row_and_one_cycle_are_enough_for_reports(tmp_path):
 
 def test_one_cycle_decides_no_claim_about_scores(tmp_path):
     write_all(tmp_path, movies=300, cycles=1)
-    write_params(tmp_path, VARIANTS)
+    write_settings(tmp_path, VARIANTS)
     aggregate.main(tmp_path)
     claims = json.loads((tmp_path / "reports/claims.json").read_text())
     assert {claim["verdict"] for claim in claims.values()} == {"undecided"}
 
 
-def test_a_missing_run_says_how_to_make_it(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_a_missing_run_says_how_to_make_it(copy):
     shutil.rmtree(copy / "runs/rows" / "mmo")
     with pytest.raises(PmmoError, match=r"mmo.*dvc repro -f train@mmo"):
         aggregate.main(copy)
 
 
-def test_predictions_that_contradict_the_summary_are_refused(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
-    path = copy / "runs/rows" / "gmu" / "summary.json"
-    summary = json.loads(path.read_text())
+def another_score(summary: dict) -> None:
     summary["cycles"][2]["test"]["macro"] += 0.01
+
+
+def another_movie(summary: dict) -> None:
+    summary["rows"]["test"] += 1
+
+
+def another_seed(summary: dict) -> None:
+    summary["cycles"][0]["seed"] = 77
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (another_score, "test predictions do not give the scores"),
+        (another_movie, r"mmo: .* rows trained on different data"),
+        (another_seed, "other seeds"),
+    ],
+)
+def test_results_that_contradict_others_are_refused(copy, change, message):
+    path = copy / "runs/rows/mmo/summary.json"
+    summary = json.loads(path.read_text())
+    change(summary)
     path.write_text(json.dumps(summary))
-    with pytest.raises(PmmoError, match="test predictions do not give the scores"):
+    with pytest.raises(PmmoError, match=message):
         aggregate.main(copy)
 
 
-def test_predictions_of_other_movies_are_refused(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_predictions_of_other_movies_are_refused(copy):
     for path in (copy / "runs/rows/gmu").glob("predictions-*.safetensors"):
         save_file({key: array[:-1] for key, array in load_file(path).items()}, path)
     with pytest.raises(PmmoError, match=r"dev predictions are not of the 50 movies.*train@gmu"):
         aggregate.main(copy)
 
 
-def test_predictions_that_one_cycle_lacks_are_missed(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
+def test_predictions_that_one_cycle_lacks_are_missed(copy):
     path = copy / "runs/rows/gmu/predictions-3.safetensors"
     arrays = load_file(path)
     save_file({key: array for key, array in arrays.items() if key != "test_gate"}, path)
@@ -213,19 +217,8 @@ def test_predictions_that_one_cycle_lacks_are_missed(root, tmp_path):
         aggregate.main(copy)
 
 
-def test_rows_trained_on_different_data_are_refused(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
-    path = copy / "runs/rows/mmo/summary.json"
-    summary = json.loads(path.read_text())
-    summary["rows"]["test"] += 1
-    path.write_text(json.dumps(summary))
-    with pytest.raises(PmmoError, match=r"mmo: .* rows trained on different data"):
-        aggregate.main(copy)
-
-
 @pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_without_readable_movies_extract_is_named(root, tmp_path, damage):
-    copy = copy_inputs(root, tmp_path)
+def test_without_readable_movies_extract_is_named(copy, damage):
     path = copy / "data/tensors/genres.safetensors"
     if damage == "missing":
         path.unlink()
@@ -240,26 +233,15 @@ def test_a_report_before_the_numbers_names_the_stage_that_makes_them(tmp_path):
         report.main(tmp_path)
 
 
-def test_rows_with_other_seeds_are_refused(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
-    path = copy / "runs/rows" / "mmo" / "summary.json"
-    summary = json.loads(path.read_text())
-    summary["cycles"][0]["seed"] = 77
-    path.write_text(json.dumps(summary))
-    with pytest.raises(PmmoError, match="other seeds"):
-        aggregate.main(copy)
-
-
-def test_no_rows_is_an_error_for_people(root, tmp_path):
-    copy = copy_inputs(root, tmp_path)
-    write_params(copy, [])
+def test_no_rows_is_an_error_for_people(copy):
+    write_settings(copy, [])
     with pytest.raises(PmmoError, match="names no row"):
         aggregate.main(copy)
 
 
 def test_the_gate_of_a_genre_is_the_mean_over_its_movies(root, numbers):
-    truth = read_movies(root / "data" / "tensors").truth("test")
-    gate = read_runs(root / "runs/rows", VARIANTS)["gmu"].predictions("test_gate")
+    runs, movies = read(root)
+    truth, gate = movies.truth("test"), runs["gmu"].predictions("test_gate")
     column = numbers["data"]["genres"].index("Film-Noir")
     expected = np.mean([cycle[truth[:, column] == 1].mean() for cycle in gate])
     assert numbers["gates"]["gmu"]["genres"]["mean"][column] == pytest.approx(expected, abs=1e-5)
@@ -399,7 +381,7 @@ def test_the_page_asks_for_nothing_from_outside(root):
 def test_the_page_has_every_report_and_unique_ids(root):
     html = (root / "reports" / "index.html").read_text()
     assert html.count("<svg") == len(FIGURES)
-    assert html.count("<table") == len(TABLES) + 2  # the sanity rows, and all settings
+    assert html.count("<table") == len(TABLES) + 1  # all settings
     ids = re.findall(r'\sid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     for text in ("Synthetic data.", "Table 1.", "Table 2.", "Git revision", "sha256 features"):

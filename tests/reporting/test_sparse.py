@@ -8,11 +8,12 @@ from safetensors.numpy import load_file, save_file
 from torch import from_numpy
 
 from pmmo.analysis.calibration import measures, reliability
-from pmmo.analysis.claims import UNDECIDED, UNTRAINED
+from pmmo.analysis.claims import UNTRAINED
+from pmmo.analysis.intervals import UNDECIDED
 from pmmo.analysis.metrics import f1_per_genre, f1_scores
 from pmmo.training.evaluation import genre_scores, scores
 from stages import aggregate, report
-from tests.fake_runs import OTHER_ROWS, write_all
+from tests.fake_runs import OTHER_ROWS, write_all, write_settings
 
 ROWS = [
     ("pmmo-kl-l2", "PM+MO"),
@@ -91,14 +92,7 @@ ONE, TWO = {"Drama": 13_000}, {"Drama": 13_000, "Western": 700}
 def test_reports_come_out(tmp_path, change, genres, cycles):
     write_all(tmp_path, movies=60, cycles=cycles, epochs=6, variants=ROWS, genres=genres)
     relabel(tmp_path, change)
-    (tmp_path / "settings").mkdir()
-    settings = {
-        "rows": dict(ROWS),
-        "intervals": {"level": 0.95, "draws": 100, "seed": 0},
-        "guard": {"margin": 0.03},
-        "verdicts": {"equivalent": 0.005, "rise": 0.01, "power": 0.8},
-    }
-    (tmp_path / "settings/reports.json").write_text(json.dumps(settings))
+    write_settings(tmp_path, ROWS)
     aggregate.main(tmp_path)
     report.main(tmp_path)
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
