@@ -12,7 +12,7 @@
 SUITABLE := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
 	"$$name" -c "$(SUITABLE)" 2>/dev/null && command -v "$$name" && break; done)
-# modules are compiled when they are first imported: most never are, and all take a minute
+# Python compiles a module at its first import; to compile all of them here would take a minute
 INSTALL := .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
 LOCKED := --build-constraint constraints.txt
 BIN := $(CURDIR)/.venv/bin

@@ -167,7 +167,7 @@ def ablation(run: Run, movies: Movies) -> dict[str, Any]:
     """Test weighted F1 with the text or the image features replaced by their training mean."""
     truth = movies.truth("test")
     found = {}
-    for kind, key in sorted(INPUTS.items()):
+    for kind, key in INPUTS.items():
         probabilities = run.predictions(key)
         if probabilities is not None:
             weighted = f1_points(truth, probabilities > run.threshold)[:, WEIGHTED]

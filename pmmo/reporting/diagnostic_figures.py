@@ -93,7 +93,7 @@ def reliability(numbers: Mapping) -> Drawn:
             )
             frames.append(pd.DataFrame({"variant": name, "prediction": kind} | curve))
         error = kinds["prediction"]["ece"]["mean"]
-        # in the corner that only forecasts far too low would reach
+        # left of the curves: only probabilities that are far too low would put a curve here
         axes.text(0.05, 0.55, f"ECE {number(error)}", size=8, transform=axes.transAxes)
         axes.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     figure.supxlabel("Forecast probability (15 equal bins)", size=8.5)
