@@ -46,12 +46,13 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return super().forward(x)
-        self.num_batches_tracked.add_(1)
+        if self.training:
+            self.num_batches_tracked.add_(1)
         cycles, movies, _ = x.shape
         wide = functional.batch_norm(
             x.transpose(0, 1).reshape(movies, -1),  # (B, C F): the statistics of each are its own
             *(v.view(-1) for v in (self.running_mean, self.running_var, self.weight, self.bias)),
-            training=True,
+            training=self.training,
             momentum=self.momentum,
             eps=self.eps,
         )
@@ -62,7 +63,7 @@ class Dropout(nn.Dropout):
     streams: Streams | None = None  # of the leading axis
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.streams is None:
+        if self.streams is None or not self.training:
             return super().forward(x)
         kept = []
         for cycle, own in enumerate(x):

@@ -1,5 +1,7 @@
 """Predictions of a trained system: posterior mean or K samples, scores, modality ablation."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -38,6 +40,21 @@ def predict(
         probabilities = torch.stack([p for p, _ in draws]).mean(0)  # (N, G)
         gates = [gate.mean(-1) for _, gate in draws if gate is not None]
         return probabilities, torch.stack(gates).mean(0) if gates else None
+
+
+def predict_cycles(
+    body: System, systems: Sequence[System], text: Tensor, image: Tensor, seeds: Sequence[int]
+) -> list[Tensor]:
+    """The row's own probabilities (N, G) of each system, in one pass of `body`, their stack.
+
+    Posterior draws are made system by system, because each has a seed of its own.
+    """
+    samples = own_samples(body)
+    if samples or len(systems) == 1:
+        pairs = zip(systems, seeds, strict=True)
+        return [predict(one, text, image, samples=samples, seed=seed)[0] for one, seed in pairs]
+    text, image = (x.expand(len(systems), *x.shape) for x in (text, image))  # (C, N, T), (C, N, I)
+    return list(predict(body, text, image)[0])
 
 
 def own_samples(system: System) -> int:

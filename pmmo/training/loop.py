@@ -16,7 +16,7 @@ from pmmo.model.build import build_system
 from pmmo.model.systems import Batch, Sizes, System
 from pmmo.training.device import cuda_devices
 from pmmo.training.epoch_predictions import EpochPredictions
-from pmmo.training.evaluation import final_predictions, genre_scores, own_samples, predict, scores
+from pmmo.training.evaluation import final_predictions, genre_scores, predict_cycles, scores
 from pmmo.training.stacking import build_together
 
 GLANCE = 512  # training movies scored in each epoch, at most; 2,608 would cost 4 % of it
@@ -122,16 +122,27 @@ def train_cycles(
         build = partial(build_system, settings, sizes_of(splits))
         body, systems = build_together(build, seeds, device)
         courses = [Course(own, splits, c) for own, c in zip(systems, cycles, strict=True)]
-        orders = [torch.Generator(device).manual_seed(course.seed) for course in courses]
+        orders = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        dev = splits["dev"]
+        glance = Batch(*(column[: min(GLANCE, len(dev.text))] for column in splits["train"]))  # D35
         for epoch in range(settings.epochs):
             start = time.perf_counter()
             losses = train_epoch(body, splits["train"], epoch, orders)
             seconds = (time.perf_counter() - start) / len(courses)
-            for course, own in zip(courses, losses, strict=True):
-                dev_f1 = course.score(epoch, own, seconds)
+            dev_f1, train_f1 = (epoch_scores(body, systems, x, seeds) for x in (dev, glance))
+            for course, *own in zip(courses, losses, dev_f1, train_f1, strict=True):
+                weighted = course.take_down(epoch, seconds, *own)
                 if report is not None:
-                    report(course.cycle, epoch + 1, dev_f1)
+                    report(course.cycle, epoch + 1, weighted)
         return [course.finish() for course in courses]
+
+
+def epoch_scores(
+    body: System, systems: Sequence[System], movies: Batch, seeds: Sequence[int]
+) -> list[dict[str, float]]:
+    """The four F-scores of each cycle's system on some movies; `body` is their stack."""
+    found = predict_cycles(body, systems, movies.text, movies.image, seeds)
+    return [scores(own, movies.genres, body.settings.threshold) for own in found]
 
 
 class Course:
@@ -140,8 +151,6 @@ class Course:
     def __init__(self, system: System, splits: Splits, cycle: int) -> None:
         self.system, self.splits, self.cycle = system, splits, cycle
         self.settings, self.seed = system.settings, system.settings.seed + cycle
-        train, dev = splits["train"], splits["dev"]
-        self.glance = Batch(*(column[: min(GLANCE, len(dev.text))] for column in train))  # D35
         self.curves: list[dict[str, float]] = []
         self.seconds: list[float] = []
         self.best_f1, self.best_epoch = -1.0, 0
@@ -149,8 +158,15 @@ class Course:
         test = splits["test"]
         self.aside = EpochPredictions(system, test.text, test.image, self.seed)
 
-    def score(self, epoch: int, losses: dict[str, float], seconds: float) -> float:
-        """Take down an epoch's losses and scores, keep its parameters if they are the best so far.
+    def take_down(
+        self,
+        epoch: int,
+        seconds: float,
+        losses: dict[str, float],
+        dev_f1: dict[str, float],
+        train_f1: dict[str, float],
+    ) -> float:
+        """An epoch's losses and scores; keep its parameters if they are the best so far.
 
         Returns the weighted F1 on dev.
         """
@@ -160,7 +176,6 @@ class Course:
                 f"{settings.name}, cycle {self.cycle}: the loss is {losses['loss']} in epoch "
                 f"{epoch + 1}; lower learning_rate or the KL and penalty weights"
             )
-        dev_f1, train_f1 = (self.scores_of(x) for x in (self.splits["dev"], self.glance))
         self.seconds.append(seconds)
         self.curves.append(
             {
@@ -179,11 +194,6 @@ class Course:
         if settings.epoch_predictions:
             self.aside.add()
         return dev_f1["weighted"]
-
-    def scores_of(self, movies: Batch) -> dict[str, float]:
-        samples = own_samples(self.system)
-        found, _ = predict(self.system, movies.text, movies.image, samples=samples, seed=self.seed)
-        return scores(found, movies.genres, self.settings.threshold)
 
     def finish(self) -> Cycle:
         """Predictions and scores of the kept epoch."""

@@ -1,7 +1,7 @@
 """Several cycles as one system: their parameters in one tensor each, with a leading axis (C, ...).
 
 A GPU takes a step of five cycles in fewer and larger pieces. The original systems become views of
-the stacked parameters: training the stack trains each. Evaluation is unchanged.
+the stacked parameters: training the stack trains each.
 """
 
 import copy

@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import replace
 from itertools import product
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -25,7 +26,8 @@ from pmmo.model.systems import Batch, Sizes
 from pmmo.training import cycles
 from pmmo.training.cycles import cycles_together, run_cycles
 from pmmo.training.device import prepare_process
-from pmmo.training.loop import train_cycle, train_cycles
+from pmmo.training.evaluation import predict, predict_cycles
+from pmmo.training.loop import train_cycle, train_cycles, train_epoch
 from pmmo.training.stacking import build_together, stack
 from tests.training.test_training import SPLITS, G, I, T, as_the_stage_runs, row, same_cycles
 
@@ -220,6 +222,24 @@ def test_max_norm_bounds_the_units_of_every_cycle_and_no_batch_norm():
     for system, copy in zip(systems, expected, strict=True):
         for name, value in copy.classifier.state_dict().items():
             torch.testing.assert_close(system.classifier.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("statistics", ["evaluation_set", "running"])
+@pytest.mark.parametrize("system", ["pmmo", "mmo", "gmu"])
+def test_cycles_are_scored_in_one_pass_with_the_probabilities_of_each(system, statistics):
+    settings = row(system, batch_norm_eval=statistics)
+    body, systems = build_together(lambda: build_system(settings, SIZES), (0, 1, 2), CPU)
+    train, dev = (SPLITS[name] for name in ("train", "dev"))
+    train_epoch(body, train, 0, [torch.Generator().manual_seed(seed) for seed in range(3)])
+    before = {name: value.clone() for name, value in body.state_dict().items()}
+    expected = [predict(one, dev.text, dev.image)[0] for one in systems]
+    with patch.object(body, "predict", wraps=body.predict) as one_pass:
+        found = predict_cycles(body, systems, dev.text, dev.image, (0, 1, 2))
+    one_pass.assert_called_once()
+    torch.testing.assert_close(torch.stack(found), torch.stack(expected), rtol=1e-5, atol=1e-6)
+    assert body.training
+    for name, value in body.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 @pytest.mark.parametrize("closed_form", [False, True])
