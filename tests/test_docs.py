@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(900)
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 )
 WAIT = "(wait for the queue)"
 STAND_INS = {
